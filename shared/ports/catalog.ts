@@ -1,0 +1,102 @@
+import type {
+  BackupJob,
+  DiskProgress,
+  Job,
+  JobLogLine,
+  JobState,
+  Policy,
+  Provider,
+  RecoveryPoint,
+  Repository,
+  TaskRecord,
+  Vm,
+} from "../contracts/catalog-items.ts";
+import type { InventoryItem } from "./driver.ts";
+import type { Ledger } from "./ledger.ts";
+
+/**
+ * The control plane's memory. Every method is one conditional write or a query; each invariant lives in one item
+ * (no transactions). Failures: `not-found`, `conflict`, `busy`, `fence.lost`, `aws.failed`.
+ */
+export interface Catalog {
+  putProvider(provider: Provider, options: { readonly create: boolean }): Promise<void>;
+  getProvider(providerId: string): Promise<Provider>;
+  listProviders(): Promise<readonly Provider[]>;
+  removeProvider(providerId: string): Promise<void>;
+  recordSync(providerId: string, outcome: { readonly at: string; readonly error?: string }): Promise<void>;
+
+  putRepository(repository: Repository): Promise<void>;
+  getRepository(repositoryId: string): Promise<Repository>;
+  listRepositories(): Promise<readonly Repository[]>;
+
+  /** Creates or updates the VM with this provider and external id; keeps fence, lock and head. Returns its id. */
+  upsertVm(providerId: string, item: InventoryItem, seenAt: string): Promise<string>;
+  /** Marks VMs of the provider that were not seen since `seenAt` as gone. Returns how many. */
+  markGone(providerId: string, seenAt: string): Promise<number>;
+  getVm(vmId: string): Promise<Vm>;
+  /** By id, else by exact name; `conflict` names the candidates when several VMs have the name. */
+  findVm(idOrName: string): Promise<Vm>;
+  listVms(filter?: { readonly providerId?: string }): Promise<readonly Vm[]>;
+  /** Takes the VM's lock for a job and returns the fence; again for the same job returns the same fence. `busy` names the holding job. */
+  lockVm(vmId: string, jobId: string): Promise<number>;
+  /** Gives the lock back if this job holds it. */
+  unlockVm(vmId: string, jobId: string): Promise<void>;
+  /** The commit: sets the VM's head if the job still holds the lock with this fence, else `fence.lost`. Idempotent. Then lists the point. */
+  commitPoint(point: RecoveryPoint, options: { readonly fence: number; readonly anchor: NonNullable<Vm["head"]>["anchor"] }): Promise<void>;
+  /** Takes the anchor off the VM's head (it was removed from the hypervisor), so that the next backup is full. */
+  clearAnchor(vmId: string, jobId: string): Promise<void>;
+
+  putPolicy(policy: Policy): Promise<void>;
+  getPolicy(policyId: string): Promise<Policy>;
+  listPolicies(): Promise<readonly Policy[]>;
+  removePolicy(policyId: string): Promise<void>;
+
+  createJob(job: Job): Promise<void>;
+  getJob(jobId: string): Promise<Job>;
+  /** Newest first. */
+  listJobs(filter: { readonly limit: number; readonly vmId?: string }): Promise<readonly Job[]>;
+  /** Changes fields of a job that has not ended; `conflict` if it has, unless `state` says the same end. */
+  updateJob(jobId: string, change: JobChange): Promise<void>;
+  /** Running or queued becomes cancelling; an ended job is `conflict`. */
+  requestCancel(jobId: string): Promise<void>;
+  appendLog(jobId: string, line: JobLogLine): Promise<void>;
+  listLog(jobId: string): Promise<readonly JobLogLine[]>;
+  putProgress(jobId: string, progress: DiskProgress): Promise<void>;
+  listProgress(jobId: string): Promise<readonly DiskProgress[]>;
+
+  /** A mover takes a task: returns the record with the next claim number. A finished task is returned with its result, unclaimed. */
+  claimTask(jobId: string, taskName: string, moverId: string): Promise<TaskRecord>;
+  /** `fence.lost` when another mover has claimed it since. */
+  confirmClaim(jobId: string, record: TaskRecord): Promise<void>;
+  /** Stores the result under the claim; `fence.lost` when another mover has claimed it since. */
+  finishTask(jobId: string, record: TaskRecord, result: Record<string, unknown>): Promise<void>;
+  /** The stored result of a finished task, or undefined. */
+  getTaskResult(jobId: string, taskName: string): Promise<Record<string, unknown> | undefined>;
+  /** A transfer's checkpoint: replaced under the claim only. */
+  putCheckpoint(jobId: string, record: TaskRecord, checkpoint: Record<string, unknown>): Promise<void>;
+  getCheckpoint(jobId: string, taskName: string): Promise<Record<string, unknown> | undefined>;
+
+  getPoint(pointId: string): Promise<RecoveryPoint>;
+  /** Newest first. */
+  listPoints(vmId: string): Promise<readonly RecoveryPoint[]>;
+  /** Takes points off the list (retention); their data is collected later by maintenance. */
+  unlistPoints(points: readonly RecoveryPoint[]): Promise<void>;
+
+  /** The ledger of one VM (backups) or of one restore job. */
+  ledger(owner: { readonly vmId: string } | { readonly restoreJobId: string }): Ledger;
+}
+
+export type JobChange = {
+  readonly state?: JobState;
+  readonly stage?: string;
+  readonly startedAt?: string;
+  readonly endedAt?: string;
+  readonly fence?: number;
+  readonly failure?: Job["failure"];
+  readonly warnings?: readonly string[];
+  readonly previous?: BackupJob["previous"];
+  readonly pointId?: string;
+  readonly restored?: { readonly externalId: string; readonly name: string; readonly started: boolean };
+  readonly findings?: readonly Record<string, unknown>[];
+  readonly vmsSeen?: number;
+};
