@@ -30,7 +30,7 @@ export const MoverSettings = z.object({
   /** Seconds between heartbeats; the state machines allow 90 between two. */
   HEARTBEAT_SECONDS: z.coerce.number().min(0.1).max(60).default(15),
   /** Seconds a received message stays hidden; renewed with each heartbeat. */
-  VISIBILITY_SECONDS: z.coerce.number().int().min(2).max(43_200).default(90),
+  VISIBILITY_SECONDS: z.coerce.number().int().min(2).max(43_200).default(45),
   /** Worker threads that hash, compress and seal. */
   WORKERS: z.coerce.number().int().min(1).max(64).optional(),
 });
