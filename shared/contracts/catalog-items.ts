@@ -97,6 +97,7 @@ export const Vm = z.strictObject({
       repositoryId: z.string(),
       jobId: z.string(),
       anchor: ChangeAnchorItem.optional(),
+      takenAt: z.string().optional(),
     })
     .optional(),
 });
@@ -115,7 +116,15 @@ export const Policy = z.strictObject({
 });
 export type Policy = z.infer<typeof Policy>;
 
-export const jobStates = ["queued", "running", "cancelling", "succeeded", "warnings", "failed", "cancelled"] as const;
+export const jobStates = [
+  "queued",
+  "running",
+  "cancelling",
+  "succeeded",
+  "warnings",
+  "failed",
+  "cancelled",
+] as const;
 export type JobState = (typeof jobStates)[number];
 export const jobStatesEnded: readonly JobState[] = ["succeeded", "warnings", "failed", "cancelled"];
 
@@ -167,6 +176,8 @@ export const BackupJob = z.strictObject({
   options: BackupOptions,
   /** Set by Begin: the anchor and point that this job builds on. */
   previous: z.strictObject({ pointId: z.string(), anchor: ChangeAnchorItem.optional() }).optional(),
+  /** Set by Begin: other jobs of this VM with entries in the ledger; this job's release sweeps their leftovers. */
+  endedJobIds: z.array(z.string()).optional(),
   pointId: z.string().optional(),
 });
 export type BackupJob = z.infer<typeof BackupJob>;

@@ -25,4 +25,8 @@ export type TaskMessage = z.infer<typeof TaskMessage>;
 export type Task = TaskMessage["task"];
 
 /** The names under which a mover reports failures to Step Functions; the state machines retry the first and catch all. */
-export const taskErrors = { retryable: "HoldfastRetryable", failed: "HoldfastFailed", cancelled: "HoldfastCancelled" } as const;
+export const taskErrors = {
+  retryable: "HoldfastRetryable",
+  failed: "HoldfastFailed",
+  cancelled: "HoldfastCancelled",
+} as const;

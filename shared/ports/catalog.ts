@@ -23,7 +23,10 @@ export interface Catalog {
   getProvider(providerId: string): Promise<Provider>;
   listProviders(): Promise<readonly Provider[]>;
   removeProvider(providerId: string): Promise<void>;
-  recordSync(providerId: string, outcome: { readonly at: string; readonly error?: string }): Promise<void>;
+  recordSync(
+    providerId: string,
+    outcome: { readonly at: string; readonly error?: string },
+  ): Promise<void>;
 
   putRepository(repository: Repository): Promise<void>;
   getRepository(repositoryId: string): Promise<Repository>;
@@ -42,7 +45,10 @@ export interface Catalog {
   /** Gives the lock back if this job holds it. */
   unlockVm(vmId: string, jobId: string): Promise<void>;
   /** The commit: sets the VM's head if the job still holds the lock with this fence, else `fence.lost`. Idempotent. Then lists the point. */
-  commitPoint(point: RecoveryPoint, options: { readonly fence: number; readonly anchor: NonNullable<Vm["head"]>["anchor"] }): Promise<void>;
+  commitPoint(
+    point: RecoveryPoint,
+    options: { readonly fence: number; readonly anchor: NonNullable<Vm["head"]>["anchor"] },
+  ): Promise<void>;
   /** Takes the anchor off the VM's head (it was removed from the hypervisor), so that the next backup is full. */
   clearAnchor(vmId: string, jobId: string): Promise<void>;
 
@@ -73,7 +79,11 @@ export interface Catalog {
   /** The stored result of a finished task, or undefined. */
   getTaskResult(jobId: string, taskName: string): Promise<Record<string, unknown> | undefined>;
   /** A transfer's checkpoint: replaced under the claim only. */
-  putCheckpoint(jobId: string, record: TaskRecord, checkpoint: Record<string, unknown>): Promise<void>;
+  putCheckpoint(
+    jobId: string,
+    record: TaskRecord,
+    checkpoint: Record<string, unknown>,
+  ): Promise<void>;
   getCheckpoint(jobId: string, taskName: string): Promise<Record<string, unknown> | undefined>;
 
   getPoint(pointId: string): Promise<RecoveryPoint>;
@@ -95,8 +105,13 @@ export type JobChange = {
   readonly failure?: Job["failure"];
   readonly warnings?: readonly string[];
   readonly previous?: BackupJob["previous"];
+  readonly endedJobIds?: readonly string[];
   readonly pointId?: string;
-  readonly restored?: { readonly externalId: string; readonly name: string; readonly started: boolean };
+  readonly restored?: {
+    readonly externalId: string;
+    readonly name: string;
+    readonly started: boolean;
+  };
   readonly findings?: readonly Record<string, unknown>[];
   readonly vmsSeen?: number;
 };
