@@ -4,46 +4,214 @@
  * 1 failed, 2 usage, 4 forbidden, 5 not found, 6 busy or conflict, 7 temporary, 8 data failed verification, 130 cancelled.
  */
 const failures = {
-  "input.invalid": { retryable: false, exitCode: 2, advice: "Correct the value that the message names and try again." },
-  "auth.denied": { retryable: false, exitCode: 4, advice: "Check the token or credential and the role it carries." },
-  "not-found": { retryable: false, exitCode: 5, advice: "Check the name; list what exists with the matching `list` command." },
-  conflict: { retryable: false, exitCode: 6, advice: "Someone changed it meanwhile: read it again, then repeat." },
-  busy: { retryable: true, exitCode: 6, advice: "Another job holds it. Wait for that job or cancel it; see `holdfast jobs`." },
-  cancelled: { retryable: false, exitCode: 130, advice: "The job was cancelled; what it had made was removed." },
-  "fence.lost": { retryable: false, exitCode: 6, advice: "Another attempt took this work over; nothing needs doing." },
-  "network.unreachable": { retryable: true, exitCode: 7, advice: "Check address, port, firewall and that the service runs." },
-  "network.timeout": { retryable: true, exitCode: 7, advice: "The other side did not answer in time. Check its load and the network." },
-  "host.key-unknown": { retryable: false, exitCode: 4, advice: "Compare the fingerprint with the host's own (ssh-keygen -lf), then pin it with `holdfast provider add --host-key`." },
-  "host.key-changed": { retryable: false, exitCode: 4, advice: "The host presents another key than the pinned one. Find out why before you pin the new one." },
-  "host.login-refused": { retryable: false, exitCode: 4, advice: "Check user, key or password of the provider's credential." },
-  "host.command-failed": { retryable: false, exitCode: 1, advice: "The message has what the host's command said; correct that on the host." },
-  "host.output-invalid": { retryable: false, exitCode: 1, advice: "The host answered in a form that is not understood. Compare its versions with docs/providers." },
-  "host.no-space": { retryable: false, exitCode: 1, advice: "Free space on the hypervisor's storage, or move the scratch folder with the provider's options." },
-  "host.package-missing": { retryable: false, exitCode: 1, advice: "Install the package that the message names on that host." },
-  "vm.gone": { retryable: false, exitCode: 5, advice: "Run `holdfast sync`; the VM was removed or renamed on its host." },
-  "vm.unsupported": { retryable: false, exitCode: 1, advice: "Exclude the disk, or choose another strategy for this VM." },
-  "vm.snapshot-failed": { retryable: false, exitCode: 1, advice: "The message has the hypervisor's reason." },
-  "quiesce.failed": { retryable: false, exitCode: 1, advice: "Check the guest agent, or allow crash-consistent backups in the policy." },
-  "changes.unknown": { retryable: false, exitCode: 1, advice: "A full read of the disk follows by itself." },
-  "target.refused": { retryable: false, exitCode: 6, advice: "Choose another name or place for the restore, or pass the overwrite option." },
-  "disk.read-failed": { retryable: true, exitCode: 7, advice: "Check the hypervisor's storage for I/O errors." },
-  "disk.write-failed": { retryable: true, exitCode: 7, advice: "Check the target's storage: space, quota, I/O errors." },
-  "protocol.invalid": { retryable: true, exitCode: 7, advice: "The other side broke the protocol. Check its version." },
-  "storage.unreachable": { retryable: true, exitCode: 7, advice: "Check the endpoint, DNS, TLS and credentials of the object store." },
-  "storage.refused": { retryable: false, exitCode: 4, advice: "The object store denied the request. Check the credential's rights on bucket and prefix." },
-  "storage.no-space": { retryable: false, exitCode: 1, advice: "Free space or raise the quota of the repository's storage." },
-  "object.not-found": { retryable: false, exitCode: 5, advice: "An object of the repository is missing. Run `holdfast repository verify`." },
-  "object.exists": { retryable: false, exitCode: 6, advice: "Something already has this name; objects are never overwritten." },
-  "object.corrupt": { retryable: false, exitCode: 8, advice: "Stored bytes are damaged. Run `holdfast repository verify` and `repair`." },
-  "repository.not-found": { retryable: false, exitCode: 5, advice: "Check the URL, or create it with `holdfast repository init URL`." },
-  "repository.exists": { retryable: false, exitCode: 6, advice: "There is a repository already; use it or choose another prefix." },
-  "repository.format-unknown": { retryable: false, exitCode: 1, advice: "It was written by a newer release. Upgrade Holdfast; nothing was changed." },
-  "repository.key-wrong": { retryable: false, exitCode: 4, advice: "The passphrase opens none of the repository's key wrappings. Check HOLDFAST_PASSPHRASE." },
-  "verification.failed": { retryable: false, exitCode: 8, advice: "Restored or stored data differs from what was backed up. Keep everything and run `holdfast repository verify --all`." },
-  "seal.mismatch": { retryable: false, exitCode: 8, advice: "A sealed pack did not open to what went in: suspect this machine's memory. Run the mover elsewhere." },
-  "aws.failed": { retryable: true, exitCode: 7, advice: "The control plane's AWS call failed; see the cause." },
-  "unsupported": { retryable: false, exitCode: 1, advice: "This combination is not supported; the message names what is." },
-  internal: { retryable: false, exitCode: 1, advice: "This is a defect of Holdfast. Please report it with the job's log." },
+  "input.invalid": {
+    retryable: false,
+    exitCode: 2,
+    advice: "Correct the value that the message names and try again.",
+  },
+  "auth.denied": {
+    retryable: false,
+    exitCode: 4,
+    advice: "Check the token or credential and the role it carries.",
+  },
+  "not-found": {
+    retryable: false,
+    exitCode: 5,
+    advice: "Check the name; list what exists with the matching `list` command.",
+  },
+  conflict: {
+    retryable: false,
+    exitCode: 6,
+    advice: "Someone changed it meanwhile: read it again, then repeat.",
+  },
+  busy: {
+    retryable: true,
+    exitCode: 6,
+    advice: "Another job holds it. Wait for that job or cancel it; see `holdfast jobs`.",
+  },
+  cancelled: {
+    retryable: false,
+    exitCode: 130,
+    advice: "The job was cancelled; what it had made was removed.",
+  },
+  "fence.lost": {
+    retryable: false,
+    exitCode: 6,
+    advice: "Another attempt took this work over; nothing needs doing.",
+  },
+  "network.unreachable": {
+    retryable: true,
+    exitCode: 7,
+    advice: "Check address, port, firewall and that the service runs.",
+  },
+  "network.timeout": {
+    retryable: true,
+    exitCode: 7,
+    advice: "The other side did not answer in time. Check its load and the network.",
+  },
+  "host.key-unknown": {
+    retryable: false,
+    exitCode: 4,
+    advice:
+      "Compare the fingerprint with the host's own (ssh-keygen -lf), then pin it with `holdfast provider add --host-key`.",
+  },
+  "host.key-changed": {
+    retryable: false,
+    exitCode: 4,
+    advice:
+      "The host presents another key than the pinned one. Find out why before you pin the new one.",
+  },
+  "host.login-refused": {
+    retryable: false,
+    exitCode: 4,
+    advice: "Check user, key or password of the provider's credential.",
+  },
+  "host.command-failed": {
+    retryable: false,
+    exitCode: 1,
+    advice: "The message has what the host's command said; correct that on the host.",
+  },
+  "host.output-invalid": {
+    retryable: false,
+    exitCode: 1,
+    advice:
+      "The host answered in a form that is not understood. Compare its versions with docs/providers.",
+  },
+  "host.no-space": {
+    retryable: false,
+    exitCode: 1,
+    advice:
+      "Free space on the hypervisor's storage, or move the scratch folder with the provider's options.",
+  },
+  "host.package-missing": {
+    retryable: false,
+    exitCode: 1,
+    advice: "Install the package that the message names on that host.",
+  },
+  "vm.gone": {
+    retryable: false,
+    exitCode: 5,
+    advice: "Run `holdfast sync`; the VM was removed or renamed on its host.",
+  },
+  "vm.unsupported": {
+    retryable: false,
+    exitCode: 1,
+    advice: "Exclude the disk, or choose another strategy for this VM.",
+  },
+  "vm.snapshot-failed": {
+    retryable: false,
+    exitCode: 1,
+    advice: "The message has the hypervisor's reason.",
+  },
+  "quiesce.failed": {
+    retryable: false,
+    exitCode: 1,
+    advice: "Check the guest agent, or allow crash-consistent backups in the policy.",
+  },
+  "changes.unknown": {
+    retryable: false,
+    exitCode: 1,
+    advice: "A full read of the disk follows by itself.",
+  },
+  "target.refused": {
+    retryable: false,
+    exitCode: 6,
+    advice: "Choose another name or place for the restore, or pass the overwrite option.",
+  },
+  "disk.read-failed": {
+    retryable: true,
+    exitCode: 7,
+    advice: "Check the hypervisor's storage for I/O errors.",
+  },
+  "disk.write-failed": {
+    retryable: true,
+    exitCode: 7,
+    advice: "Check the target's storage: space, quota, I/O errors.",
+  },
+  "protocol.invalid": {
+    retryable: true,
+    exitCode: 7,
+    advice: "The other side broke the protocol. Check its version.",
+  },
+  "storage.unreachable": {
+    retryable: true,
+    exitCode: 7,
+    advice: "Check the endpoint, DNS, TLS and credentials of the object store.",
+  },
+  "storage.refused": {
+    retryable: false,
+    exitCode: 4,
+    advice:
+      "The object store denied the request. Check the credential's rights on bucket and prefix.",
+  },
+  "storage.no-space": {
+    retryable: false,
+    exitCode: 1,
+    advice: "Free space or raise the quota of the repository's storage.",
+  },
+  "object.not-found": {
+    retryable: false,
+    exitCode: 5,
+    advice: "An object of the repository is missing. Run `holdfast repository verify`.",
+  },
+  "object.exists": {
+    retryable: false,
+    exitCode: 6,
+    advice: "Something already has this name; objects are never overwritten.",
+  },
+  "object.corrupt": {
+    retryable: false,
+    exitCode: 8,
+    advice: "Stored bytes are damaged. Run `holdfast repository verify` and `repair`.",
+  },
+  "repository.not-found": {
+    retryable: false,
+    exitCode: 5,
+    advice: "Check the URL, or create it with `holdfast repository init URL`.",
+  },
+  "repository.exists": {
+    retryable: false,
+    exitCode: 6,
+    advice: "There is a repository already; use it or choose another prefix.",
+  },
+  "repository.format-unknown": {
+    retryable: false,
+    exitCode: 1,
+    advice: "It was written by a newer release. Upgrade Holdfast; nothing was changed.",
+  },
+  "repository.key-wrong": {
+    retryable: false,
+    exitCode: 4,
+    advice:
+      "The passphrase opens none of the repository's key wrappings. Check HOLDFAST_PASSPHRASE.",
+  },
+  "verification.failed": {
+    retryable: false,
+    exitCode: 8,
+    advice:
+      "Restored or stored data differs from what was backed up. Keep everything and run `holdfast repository verify --all`.",
+  },
+  "seal.mismatch": {
+    retryable: false,
+    exitCode: 8,
+    advice:
+      "A sealed pack did not open to what went in: suspect this machine's memory. Run the mover elsewhere.",
+  },
+  "aws.failed": {
+    retryable: true,
+    exitCode: 7,
+    advice: "The control plane's AWS call failed; see the cause.",
+  },
+  unsupported: {
+    retryable: false,
+    exitCode: 1,
+    advice: "This combination is not supported; the message names what is.",
+  },
+  internal: {
+    retryable: false,
+    exitCode: 1,
+    advice: "This is a defect of Holdfast. Please report it with the job's log.",
+  },
 } as const satisfies Record<string, FailureKind>;
 
 export type FailureKind = {

@@ -19,7 +19,8 @@ function parse(kind: string, text: string): string {
   });
 }
 
-export const parseProviderId = (text: string): ProviderId => parse("provider id", text) as ProviderId;
+export const parseProviderId = (text: string): ProviderId =>
+  parse("provider id", text) as ProviderId;
 export const parseVmId = (text: string): VmId => parse("VM id", text) as VmId;
 export const parsePolicyId = (text: string): PolicyId => parse("policy id", text) as PolicyId;
 export const parseJobId = (text: string): JobId => parse("job id", text) as JobId;

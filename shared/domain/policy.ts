@@ -42,7 +42,10 @@ export const BackupOptions = z.strictObject({
   /** Share of the bytes that the source calls unchanged, zero or hole which is read again and compared; 0 to 1. */
   sampleShare: z.number().min(0).max(1).default(0.01),
   /** Free bytes that scratch or overlay space needs before a snapshot is made; the job is aborted when less than half of it is left. */
-  scratchBytesMin: z.int().min(0).default(1024 ** 3),
+  scratchBytesMin: z
+    .int()
+    .min(0)
+    .default(1024 ** 3),
 });
 export type BackupOptions = z.infer<typeof BackupOptions>;
 

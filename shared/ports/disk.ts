@@ -12,7 +12,11 @@ export interface DiskReader extends AsyncDisposable {
   /** The whole disk from 0 to `sizeBytes`, in order, without gaps or overlaps. May be iterated once at a time. */
   extents(options?: { readonly signal?: AbortSignal }): AsyncIterable<Extent>;
   /** Fills `into` with the bytes at `offset`. */
-  read(offset: number, into: Uint8Array, options?: { readonly signal?: AbortSignal }): Promise<void>;
+  read(
+    offset: number,
+    into: Uint8Array,
+    options?: { readonly signal?: AbortSignal },
+  ): Promise<void>;
 }
 
 /** One disk to be filled. Writes are random access, out of order, many at once; what is never written reads as zeros if `startsZeroed`. */
@@ -21,7 +25,11 @@ export interface DiskWriter extends AsyncDisposable {
   readonly startsZeroed: boolean;
   readonly writesMax: number;
   readonly writeBytesMax: number;
-  write(offset: number, data: Uint8Array, options?: { readonly signal?: AbortSignal }): Promise<void>;
+  write(
+    offset: number,
+    data: Uint8Array,
+    options?: { readonly signal?: AbortSignal },
+  ): Promise<void>;
   /** Makes the range read as zeros. */
   zero(offset: number, length: number, options?: { readonly signal?: AbortSignal }): Promise<void>;
   /** Everything written is durable when it resolves. */

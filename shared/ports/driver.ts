@@ -18,7 +18,11 @@ export interface Driver {
   /** The provider's own documents and the normalised description, as of the snapshot. */
   metadata(session: BackupSession, context: DriverContext): Promise<VmMetadata>;
   /** Opens one disk of the session. `full: true` ignores change tracking (after a failed sample, say). */
-  openDisk(session: BackupSession, diskKey: string, options: DriverContext & { readonly full: boolean }): Promise<DiskReader>;
+  openDisk(
+    session: BackupSession,
+    diskKey: string,
+    options: DriverContext & { readonly full: boolean },
+  ): Promise<DiskReader>;
   /** Fails with the cause when the session can no longer deliver right data or endangers the guest (scratch nearly full, export gone, VM removed). Called every few seconds during transfers. */
   watch(session: BackupSession, context: DriverContext): Promise<void>;
   /**
@@ -105,7 +109,11 @@ export type VmMetadata = {
   readonly providerKind: string;
   readonly description: VmDescription;
   /** Disks that were left out, and why. */
-  readonly excludedDisks: readonly { readonly key: string; readonly sizeBytes: number; readonly reason: string }[];
+  readonly excludedDisks: readonly {
+    readonly key: string;
+    readonly sizeBytes: number;
+    readonly reason: string;
+  }[];
   /** The provider's own documents by name: `domain.xml`; binary ones base64 under a name ending in `.base64` (`nvram.base64`). */
   readonly documents: Readonly<Record<string, string>>;
 };

@@ -13,7 +13,10 @@ export interface HostConnection extends AsyncDisposable {
   /** A byte stream to a Unix socket on that machine. */
   openUnixSocket(path: string, options?: { readonly signal?: AbortSignal }): Promise<Duplex>;
   /** A byte stream to a TCP port as reached from that machine. */
-  openTcpSocket(address: { readonly host: string; readonly port: number }, options?: { readonly signal?: AbortSignal }): Promise<Duplex>;
+  openTcpSocket(
+    address: { readonly host: string; readonly port: number },
+    options?: { readonly signal?: AbortSignal },
+  ): Promise<Duplex>;
 }
 
 export type RunOptions = {

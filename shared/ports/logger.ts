@@ -16,7 +16,9 @@ export function createJsonLogger(
   fields: LogFields = {},
 ): Logger {
   const log = (level: string) => (event: string, more?: LogFields) =>
-    write(JSON.stringify({ time: new Date(now()).toISOString(), level, event, ...fields, ...more }));
+    write(
+      JSON.stringify({ time: new Date(now()).toISOString(), level, event, ...fields, ...more }),
+    );
   return {
     debug: log("debug"),
     info: log("info"),

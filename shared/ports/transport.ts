@@ -4,7 +4,10 @@ import type { HostConnection } from "./host.ts";
 
 /** How drivers reach machines and disks. The mover wires the real ones; tests may wire others. */
 export interface Transports {
-  connectHost(host: HostAddress, options?: { readonly signal?: AbortSignal }): Promise<HostConnection>;
+  connectHost(
+    host: HostAddress,
+    options?: { readonly signal?: AbortSignal },
+  ): Promise<HostConnection>;
   openNbd(address: NbdAddress, options: NbdReadOptions): Promise<DiskReader>;
   openNbdForWriting(address: NbdAddress, options: NbdWriteOptions): Promise<DiskWriter>;
 }
@@ -32,7 +35,12 @@ export type NbdAddress =
       readonly host: string;
       readonly port: number;
       readonly via?: HostConnection;
-      readonly tls?: { readonly ca?: string; readonly serverName?: string; readonly certificate?: string; readonly privateKey?: string };
+      readonly tls?: {
+        readonly ca?: string;
+        readonly serverName?: string;
+        readonly certificate?: string;
+        readonly privateKey?: string;
+      };
     };
 
 export type NbdReadOptions = {
@@ -47,7 +55,11 @@ export type NbdReadOptions = {
     | { readonly by: "allocation" }
     | { readonly by: "dirty-bitmap"; readonly name: string }
     | { readonly by: "depth" }
-    | { readonly by: "list"; readonly list: readonly Extent[]; readonly otherwise: "unchanged" | "zero" };
+    | {
+        readonly by: "list";
+        readonly list: readonly Extent[];
+        readonly otherwise: "unchanged" | "zero";
+      };
   readonly signal?: AbortSignal;
   /** Time limit for connecting and for any one reply, in milliseconds; default 60 000. */
   readonly timeoutMs?: number;
