@@ -1,0 +1,411 @@
+import { constants } from "node:fs";
+import {
+  type FileHandle,
+  link,
+  mkdir,
+  open,
+  readdir,
+  rename,
+  stat,
+  unlink,
+} from "node:fs/promises";
+import { dirname, join, relative, resolve } from "node:path";
+import { Failure, isFailure } from "@holdfast/shared/domain/failure";
+import { type Clock, systemClock } from "@holdfast/shared/ports/clock";
+import type { ObjectHead, ObjectStore } from "@holdfast/shared/ports/object-store";
+import { type RandomBytes, systemRandom } from "@holdfast/shared/ports/random";
+import {
+  checkByteRange,
+  checkObjectKey,
+  checkObjectPrefix,
+  compareKeys,
+  temporaryNamePrefix,
+} from "../object-key.ts";
+
+/** A leftover this old belongs to no put that is still running; removing one that does only fails that put. */
+const leftoverAgeMsMin = 24 * 60 * 60 * 1000;
+/** Files are written and read in pieces of this many bytes, so that an abort is noticed soon. */
+const pieceBytes = 8 * 1024 * 1024;
+/** Bounds the memory of which folders are known to be durable; forgetting costs one sync each. */
+const foldersKnownMax = 10_000;
+
+export type DirectoryObjectStoreOptions = {
+  readonly clock?: Clock;
+  readonly random?: RandomBytes;
+  /** False on mounts without hard links (see `directoryHasHardLinks`): a put then looks first and renames. Default true. */
+  readonly hardLinks?: boolean;
+};
+
+/**
+ * A folder, or a mounted NAS, as an object store. An object is written to a temporary file, synced, and then linked
+ * to its name: link(2) never replaces, so a reader sees all of an object or none and a taken key is refused between
+ * machines too. Data and name are synced before a put resolves.
+ *
+ * The folder is made by the first put. From then on it must stay on the same device: a NAS that is unmounted in
+ * mid-job must not turn into a folder of the same name on the local disk.
+ */
+export function createDirectoryObjectStore(
+  path: string,
+  options: DirectoryObjectStoreOptions = {},
+): ObjectStore {
+  const { clock = systemClock, random = systemRandom, hardLinks = true } = options;
+  const root = resolve(path);
+  const place = createPlace(root, clock);
+  const foldersSynced = new Set<string>();
+  const pathOf = (key: string): string => join(root, key);
+
+  return {
+    supports: { conditionalPut: hardLinks },
+    url: root,
+
+    async put(key, bytes, call) {
+      call?.signal?.throwIfAborted();
+      checkObjectKey(key);
+      const target = pathOf(key);
+      const temporary = join(
+        root,
+        `${temporaryNamePrefix}${Buffer.from(random(12)).toString("hex")}`,
+      );
+      try {
+        await place.makeReady();
+        await makeFolders(dirname(target), { root, known: foldersSynced });
+        await writeSynced(temporary, bytes, call?.signal);
+        await (hardLinks ? linkIfFree(temporary, target) : renameIfFree(temporary, target));
+        await syncFolder(dirname(target));
+      } catch (error) {
+        throw asStorageFailure(error, { key, action: "write" });
+      } finally {
+        // What cannot be removed now is swept by a later process; it must not hide the put's own outcome.
+        await unlink(temporary).catch(() => undefined);
+      }
+    },
+
+    async get(key, call) {
+      call?.signal?.throwIfAborted();
+      checkObjectKey(key);
+      return await withFile(pathOf(key), key, async (file, sizeBytes) =>
+        readExactly(file, { key, offset: 0, length: sizeBytes, signal: call?.signal }),
+      );
+    },
+
+    async getRange(key, range, call) {
+      call?.signal?.throwIfAborted();
+      checkObjectKey(key);
+      checkByteRange(range);
+      return await withFile(pathOf(key), key, async (file, sizeBytes) => {
+        if (range.offset + range.length > sizeBytes) throw tooShort(key, sizeBytes, range);
+        return readExactly(file, { key, ...range, signal: call?.signal });
+      });
+    },
+
+    async head(key, call) {
+      call?.signal?.throwIfAborted();
+      checkObjectKey(key);
+      try {
+        await place.check();
+        const found = await stat(pathOf(key));
+        return found.isFile() ? { key, sizeBytes: found.size } : undefined;
+      } catch (error) {
+        const failure = asStorageFailure(error, { key, action: "look at" });
+        if (isFailure(failure, "object.not-found")) return undefined;
+        throw failure;
+      }
+    },
+
+    async *list(prefix, call) {
+      checkObjectPrefix(prefix);
+      await place.check();
+      const folder = prefix.slice(0, prefix.lastIndexOf("/") + 1);
+      yield* listFolder(root, folder, prefix, call?.signal);
+    },
+
+    async remove(keys, call) {
+      for (const key of keys) checkObjectKey(key);
+      await place.check();
+      for (const key of keys) {
+        call?.signal?.throwIfAborted();
+        await unlink(pathOf(key)).catch((error: unknown) => {
+          const failure = asStorageFailure(error, { key, action: "remove" });
+          if (!isFailure(failure, "object.not-found")) throw failure;
+        });
+      }
+      for (const folder of new Set(keys.map((key) => dirname(pathOf(key))))) {
+        await syncFolder(folder).catch((error: unknown) => {
+          const failure = asStorageFailure(error, { key: relative(root, folder), action: "sync" });
+          if (!isFailure(failure, "object.not-found")) throw failure;
+        });
+      }
+    },
+  };
+
+  async function withFile<T>(
+    file: string,
+    key: string,
+    use: (file: FileHandle, sizeBytes: number) => Promise<T>,
+  ): Promise<T> {
+    try {
+      await place.check();
+      await using handle = await open(file, constants.O_RDONLY | constants.O_NOFOLLOW);
+      const found = await handle.stat();
+      if (found.isFile()) return await use(handle, found.size);
+    } catch (error) {
+      throw asStorageFailure(error, { key, action: "read" });
+    }
+    throw new Failure("object.not-found", { message: `object ${key} does not exist`, key });
+  }
+}
+
+/** Whether the mount that holds this folder can make hard links. Makes the folder if it is missing. */
+export async function directoryHasHardLinks(path: string, random: RandomBytes): Promise<boolean> {
+  const root = resolve(path);
+  const name = join(root, `${temporaryNamePrefix}${Buffer.from(random(12)).toString("hex")}`);
+  try {
+    await mkdir(root, { recursive: true });
+    await writeSynced(name, new Uint8Array(1), undefined);
+    await link(name, `${name}-link`);
+    return true;
+  } catch (error) {
+    if (["EPERM", "ENOTSUP", "EOPNOTSUPP", "ENOSYS", "EMLINK"].includes(errorCode(error))) {
+      return false;
+    }
+    throw asStorageFailure(error, { key: root, action: "write to" });
+  } finally {
+    await unlink(`${name}-link`).catch(ignoreMissing);
+    await unlink(name).catch(ignoreMissing);
+  }
+}
+
+/** Remembers on which device the root is and refuses another one. */
+function createPlace(root: string, clock: Clock) {
+  let device: number | undefined;
+
+  async function check(): Promise<void> {
+    const found = await stat(root).catch((error: unknown) => {
+      if (device === undefined && errorCode(error) === "ENOENT") return undefined;
+      throw asStorageFailure(error, {
+        key: root,
+        action: "look at",
+        missing: "storage.unreachable",
+      });
+    });
+    if (found === undefined) return;
+    if (!found.isDirectory()) {
+      throw new Failure("storage.refused", { message: `${root} is not a folder` });
+    }
+    device ??= found.dev;
+    if (device === found.dev) return;
+    throw new Failure("storage.unreachable", {
+      message: `${root} is now on another device than before: was something unmounted? Mount it again and retry`,
+    });
+  }
+
+  return {
+    check,
+    async makeReady(): Promise<void> {
+      await check();
+      if (device !== undefined) return;
+      await mkdir(root, { recursive: true });
+      await check();
+      await removeLeftovers(root, clock.now() - leftoverAgeMsMin);
+    },
+  };
+}
+
+async function removeLeftovers(root: string, olderThanMs: number): Promise<void> {
+  for (const name of await readdir(root)) {
+    if (!name.startsWith(temporaryNamePrefix)) continue;
+    const file = join(root, name);
+    const found = await stat(file).catch(ignoreMissing);
+    if (found !== undefined && found.mtimeMs < olderThanMs) await unlink(file).catch(ignoreMissing);
+  }
+}
+
+/** Makes the folder and those above it. A folder that this process has not met yet is synced into the one above. */
+async function makeFolders(
+  folder: string,
+  options: { readonly root: string; readonly known: Set<string> },
+): Promise<void> {
+  const { root, known } = options;
+  if (folder === root) return;
+  try {
+    await mkdir(folder);
+  } catch (error) {
+    if (errorCode(error) === "ENOENT") {
+      await makeFolders(dirname(folder), options);
+      return makeFolders(folder, options);
+    }
+    if (errorCode(error) !== "EEXIST") throw error;
+  }
+  if (known.has(folder)) return;
+  await syncFolder(dirname(folder));
+  if (known.size >= foldersKnownMax) known.clear();
+  known.add(folder);
+}
+
+async function writeSynced(
+  path: string,
+  bytes: Uint8Array,
+  signal: AbortSignal | undefined,
+): Promise<void> {
+  await using file = await open(path, "wx", 0o600);
+  let done = 0;
+  while (done < bytes.length) {
+    signal?.throwIfAborted();
+    const piece = bytes.subarray(done, done + pieceBytes);
+    const { bytesWritten } = await file.write(piece);
+    done += bytesWritten;
+  }
+  await file.sync();
+  signal?.throwIfAborted();
+}
+
+async function linkIfFree(from: string, to: string): Promise<void> {
+  await link(from, to).catch((error: unknown) => {
+    throw errorCode(error) === "EEXIST" ? alreadyExists(to, error) : error;
+  });
+}
+
+async function renameIfFree(from: string, to: string): Promise<void> {
+  const found = await stat(to).catch(ignoreMissing);
+  if (found !== undefined) throw alreadyExists(to, undefined);
+  await rename(from, to);
+}
+
+/** Makes the folder's entries durable. Some network mounts cannot sync folders; they write entries through. */
+async function syncFolder(folder: string): Promise<void> {
+  await using handle = await open(folder, constants.O_RDONLY | constants.O_DIRECTORY);
+  await handle.sync().catch((error: unknown) => {
+    if (!["EINVAL", "ENOTSUP", "EOPNOTSUPP"].includes(errorCode(error))) throw error;
+  });
+}
+
+async function readExactly(
+  file: FileHandle,
+  options: {
+    readonly key: string;
+    readonly offset: number;
+    readonly length: number;
+    readonly signal: AbortSignal | undefined;
+  },
+): Promise<Uint8Array> {
+  const { key, offset, length, signal } = options;
+  const bytes = new Uint8Array(length);
+  let done = 0;
+  while (done < length) {
+    signal?.throwIfAborted();
+    const wanted = Math.min(pieceBytes, length - done);
+    const { bytesRead } = await file.read(bytes, done, wanted, offset + done);
+    if (bytesRead === 0) throw tooShort(key, offset + done, { offset, length });
+    done += bytesRead;
+  }
+  return bytes;
+}
+
+/** Holds one folder's names at a time (and those of the folders above). A folder sorts as its name with a slash. */
+async function* listFolder(
+  root: string,
+  folder: string,
+  prefix: string,
+  signal: AbortSignal | undefined,
+): AsyncGenerator<ObjectHead> {
+  const names: string[] = [];
+  for (const entry of await readdir(join(root, folder), { withFileTypes: true }).catch(noEntries)) {
+    if (entry.name.startsWith(temporaryNamePrefix)) continue;
+    const key = `${folder}${entry.name}${entry.isDirectory() ? "/" : ""}`;
+    const wanted = key.startsWith(prefix) || (key.endsWith("/") && prefix.startsWith(key));
+    if (wanted && (entry.isDirectory() || entry.isFile())) names.push(key);
+  }
+  for (const key of names.sort(compareKeys)) {
+    signal?.throwIfAborted();
+    if (key.endsWith("/")) {
+      yield* listFolder(root, key, prefix, signal);
+      continue;
+    }
+    const found = await stat(join(root, key)).catch(ignoreMissing);
+    if (found !== undefined) yield { key, sizeBytes: found.size };
+  }
+}
+
+function noEntries(error: unknown): never[] {
+  if (["ENOENT", "ENOTDIR"].includes(errorCode(error))) return [];
+  throw asStorageFailure(error, { key: "", action: "list" });
+}
+
+function ignoreMissing(error: unknown): undefined {
+  if (errorCode(error) === "ENOENT") return undefined;
+  throw asStorageFailure(error, { key: "", action: "look at" });
+}
+
+function alreadyExists(path: string, cause: unknown): Failure {
+  return new Failure("object.exists", { message: `object ${path} exists already`, cause });
+}
+
+function tooShort(
+  key: string,
+  sizeBytes: number,
+  range: { offset: number; length: number },
+): Failure {
+  return new Failure("object.corrupt", {
+    message: `object ${key} has ${sizeBytes} bytes, bytes ${range.offset} to ${range.offset + range.length} were asked for`,
+    key,
+  });
+}
+
+/** What the system said, in the port's words. Aborts and Failures pass through. */
+function asStorageFailure(
+  error: unknown,
+  context: {
+    readonly key: string;
+    readonly action: string;
+    readonly missing?: "object.not-found" | "storage.unreachable";
+  },
+): unknown {
+  const code = errorCode(error);
+  if (code === "" || !(error instanceof Error) || error instanceof Failure) return error;
+  const { key, action, missing = "object.not-found" } = context;
+  const details = { key, cause: error };
+  // A file where the key has a folder: nothing can be there, and nothing can be put there.
+  if (code === "ENOTDIR" && action !== "write") {
+    return new Failure(missing, { message: `${key} does not exist: ${error.message}`, ...details });
+  }
+  switch (code) {
+    case "ENOENT":
+      return action === "write"
+        ? new Failure("storage.unreachable", {
+            message: `cannot write ${key}: ${error.message}`,
+            ...details,
+          })
+        : new Failure(missing, { message: `${key} does not exist: ${error.message}`, ...details });
+    case "ENOSPC":
+    case "EDQUOT":
+    case "EFBIG":
+      return new Failure("storage.no-space", {
+        message: `no space to ${action} ${key}: ${error.message}`,
+        ...details,
+      });
+    case "ENOTDIR":
+    case "EACCES":
+    case "EPERM":
+    case "EROFS":
+    case "EISDIR":
+    case "ELOOP":
+    case "ENAMETOOLONG":
+      return new Failure("storage.refused", {
+        message: `not allowed to ${action} ${key}: ${error.message}`,
+        ...details,
+      });
+    default:
+      return /^E[A-Z0-9]+$/.test(code)
+        ? new Failure("storage.unreachable", {
+            message: `cannot ${action} ${key}: ${error.message}`,
+            ...details,
+          })
+        : error;
+  }
+}
+
+function errorCode(error: unknown): string {
+  return error instanceof Error && "code" in error && typeof error.code === "string"
+    ? error.code
+    : "";
+}
