@@ -176,8 +176,6 @@ export const BackupJob = z.strictObject({
   options: BackupOptions,
   /** Set by Begin: the anchor and point that this job builds on. */
   previous: z.strictObject({ pointId: z.string(), anchor: ChangeAnchorItem.optional() }).optional(),
-  /** Set by Begin: other jobs of this VM with entries in the ledger; this job's release sweeps their leftovers. */
-  endedJobIds: z.array(z.string()).optional(),
   pointId: z.string().optional(),
 });
 export type BackupJob = z.infer<typeof BackupJob>;
@@ -186,6 +184,8 @@ export const RestoreJob = z.strictObject({
   ...JobCommon,
   kind: z.literal("restore"),
   repositoryId: z.string(),
+  /** The VM whose point is restored, if the catalog still knows it. */
+  vmId: z.string().optional(),
   vmName: z.string(),
   restore: RestoreOptionsItem,
   restored: z

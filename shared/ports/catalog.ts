@@ -22,13 +22,15 @@ export interface Catalog {
   putProvider(provider: Provider, options: { readonly create: boolean }): Promise<void>;
   getProvider(providerId: string): Promise<Provider>;
   listProviders(): Promise<readonly Provider[]>;
+  /** Its VMs with points stay, marked as gone; the others are removed with it. */
   removeProvider(providerId: string): Promise<void>;
   recordSync(
     providerId: string,
     outcome: { readonly at: string; readonly error?: string },
   ): Promise<void>;
 
-  putRepository(repository: Repository): Promise<void>;
+  /** With `create`, a taken id is `conflict`. */
+  putRepository(repository: Repository, options?: { readonly create: boolean }): Promise<void>;
   getRepository(repositoryId: string): Promise<Repository>;
   listRepositories(): Promise<readonly Repository[]>;
 
@@ -52,16 +54,20 @@ export interface Catalog {
   /** Takes the anchor off the VM's head (it was removed from the hypervisor), so that the next backup is full. */
   clearAnchor(vmId: string, jobId: string): Promise<void>;
 
-  putPolicy(policy: Policy): Promise<void>;
+  /** With `create`, a taken id is `conflict`. */
+  putPolicy(policy: Policy, options?: { readonly create: boolean }): Promise<void>;
   getPolicy(policyId: string): Promise<Policy>;
   listPolicies(): Promise<readonly Policy[]>;
   removePolicy(policyId: string): Promise<void>;
 
   createJob(job: Job): Promise<void>;
   getJob(jobId: string): Promise<Job>;
-  /** Newest first. */
+  /** Newest first; with `vmId` the backups of that VM and the restores of its points. */
   listJobs(filter: { readonly limit: number; readonly vmId?: string }): Promise<readonly Job[]>;
-  /** Changes fields of a job that has not ended; `conflict` if it has, unless `state` says the same end. */
+  /**
+   * Changes fields of a job that has not ended; `conflict` if it has, unless `state` says the same end.
+   * `running` only follows `queued` or itself: a job that is being cancelled is `conflict`.
+   */
   updateJob(jobId: string, change: JobChange): Promise<void>;
   /** Running or queued becomes cancelling; an ended job is `conflict`. */
   requestCancel(jobId: string): Promise<void>;
@@ -105,7 +111,6 @@ export type JobChange = {
   readonly failure?: Job["failure"];
   readonly warnings?: readonly string[];
   readonly previous?: BackupJob["previous"];
-  readonly endedJobIds?: readonly string[];
   readonly pointId?: string;
   readonly restored?: {
     readonly externalId: string;
