@@ -13,6 +13,10 @@ export function checkObjectKey(key: string): void {
   if (problem !== undefined) throw invalid("object key", key, problem);
 }
 
+export function isObjectKey(key: string): boolean {
+  return keyProblem(key) === undefined;
+}
+
 /** A prefix is the beginning of a key; empty means everything. */
 export function checkObjectPrefix(prefix: string): void {
   const whole = prefix.lastIndexOf("/");

@@ -1,18 +1,30 @@
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import type { Clock } from "@holdfast/shared/ports/clock";
+import { systemRandom } from "@holdfast/shared/ports/random";
 import { createDirectoryObjectStore } from "@holdfast/shared/storage/directory/directory-object-store";
 import { createMemoryObjectStore } from "@holdfast/shared/storage/memory/memory-object-store";
+import { createS3Client } from "@holdfast/shared/storage/s3/s3-client";
+import { createS3ObjectStore } from "@holdfast/shared/storage/s3/s3-object-store";
+import { withRetries } from "@holdfast/shared/storage/with-retries";
 import {
   describeObjectStore,
   type ObjectStoreHarness,
   type OpenedObjectStore,
 } from "./object-store.ts";
+import { startS3Server } from "./object-store-s3-server.ts";
 
 const harnesses: readonly ObjectStoreHarness[] = [
   { name: "memory", open: openMemory },
+  { name: "memory, retried", open: () => retried(openMemory()) },
   { name: "directory", open: () => openDirectory({ hardLinks: true }) },
+  { name: "directory, retried", open: () => retried(openDirectory({})) },
   { name: "directory without hard links", open: () => openDirectory({ hardLinks: false }) },
+  { name: "S3 over HTTP", open: () => openS3({ conditionalPut: true }) },
+  { name: "S3 over HTTP, retried", open: () => retried(openS3({ conditionalPut: true })) },
+  { name: "S3 without conditional put", open: () => openS3({ conditionalPut: false }) },
+  { name: "S3 not probed yet", open: () => openS3(undefined) },
 ];
 for (const harness of harnesses) describeObjectStore(harness);
 
@@ -20,10 +32,40 @@ async function openMemory(): Promise<OpenedObjectStore> {
   return { store: createMemoryObjectStore(), close: async () => undefined };
 }
 
-async function openDirectory(options: { readonly hardLinks: boolean }): Promise<OpenedObjectStore> {
+async function openDirectory(options: {
+  readonly hardLinks?: boolean;
+}): Promise<OpenedObjectStore> {
   const folder = await mkdtemp(join(tmpdir(), "holdfast-store-"));
   return {
     store: createDirectoryObjectStore(join(folder, "repository"), options),
     close: () => rm(folder, { recursive: true }),
   };
 }
+
+async function openS3(
+  supports: { readonly conditionalPut: boolean } | undefined,
+): Promise<OpenedObjectStore> {
+  const server = await startS3Server();
+  const client = createS3Client({
+    endpoint: server.endpoint,
+    credentials: { accessKeyId: "test", secretAccessKey: "test" },
+  });
+  const place = { bucket: "bucket", prefix: "some/prefix" };
+  return {
+    store: createS3ObjectStore({ ...place, client, ...(supports && { supports }) }),
+    close: async () => {
+      client.destroy();
+      await server[Symbol.asyncDispose]();
+    },
+  };
+}
+
+async function retried(opening: Promise<OpenedObjectStore>): Promise<OpenedObjectStore> {
+  const { store, close } = await opening;
+  return { store: withRetries(store, { attemptsMax: 3 }, clockAtOnce, systemRandom), close };
+}
+
+const clockAtOnce: Clock = {
+  now: () => 0,
+  sleep: async (_delayMs, signal) => signal?.throwIfAborted(),
+};

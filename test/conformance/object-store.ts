@@ -133,6 +133,8 @@ export function describeObjectStore(harness: ObjectStoreHarness): void {
       await store.put("folder/inside/object", Uint8Array.of(1));
       expect(await store.head("folder/inside")).toBeUndefined();
       await expectFailure(store.get("folder/inside"), "object.not-found");
+      await store.remove(["folder/inside"]);
+      expect(await keysOf(store, "folder/")).toEqual(["folder/inside/object"]);
     });
 
     test("list gives every key with the prefix, with sizes, in byte order", async () => {

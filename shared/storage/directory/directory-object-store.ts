@@ -32,7 +32,7 @@ const foldersKnownMax = 10_000;
 export type DirectoryObjectStoreOptions = {
   readonly clock?: Clock;
   readonly random?: RandomBytes;
-  /** False on mounts without hard links (see `directoryHasHardLinks`): a put then looks first and renames. Default true. */
+  /** False on mounts without hard links (some of CIFS, FUSE): a put then looks first and renames. Undefined: found out by each put. */
   readonly hardLinks?: boolean;
 };
 
@@ -48,14 +48,14 @@ export function createDirectoryObjectStore(
   path: string,
   options: DirectoryObjectStoreOptions = {},
 ): ObjectStore {
-  const { clock = systemClock, random = systemRandom, hardLinks = true } = options;
+  const { clock = systemClock, random = systemRandom, hardLinks } = options;
   const root = resolve(path);
   const place = createPlace(root, clock);
   const foldersSynced = new Set<string>();
   const pathOf = (key: string): string => join(root, key);
 
   return {
-    supports: { conditionalPut: hardLinks },
+    supports: { conditionalPut: hardLinks ?? true },
     url: root,
 
     async put(key, bytes, call) {
@@ -70,7 +70,7 @@ export function createDirectoryObjectStore(
         await place.makeReady();
         await makeFolders(dirname(target), { root, known: foldersSynced });
         await writeSynced(temporary, bytes, call?.signal);
-        await (hardLinks ? linkIfFree(temporary, target) : renameIfFree(temporary, target));
+        await publish(temporary, target, hardLinks);
         await syncFolder(dirname(target));
       } catch (error) {
         throw asStorageFailure(error, { key, action: "write" });
@@ -125,6 +125,8 @@ export function createDirectoryObjectStore(
       for (const key of keys) {
         call?.signal?.throwIfAborted();
         await unlink(pathOf(key)).catch((error: unknown) => {
+          // A folder of that name holds other objects; there is none of this name.
+          if (errorCode(error) === "EISDIR") return;
           const failure = asStorageFailure(error, { key, action: "remove" });
           if (!isFailure(failure, "object.not-found")) throw failure;
         });
@@ -152,26 +154,6 @@ export function createDirectoryObjectStore(
       throw asStorageFailure(error, { key, action: "read" });
     }
     throw new Failure("object.not-found", { message: `object ${key} does not exist`, key });
-  }
-}
-
-/** Whether the mount that holds this folder can make hard links. Makes the folder if it is missing. */
-export async function directoryHasHardLinks(path: string, random: RandomBytes): Promise<boolean> {
-  const root = resolve(path);
-  const name = join(root, `${temporaryNamePrefix}${Buffer.from(random(12)).toString("hex")}`);
-  try {
-    await mkdir(root, { recursive: true });
-    await writeSynced(name, new Uint8Array(1), undefined);
-    await link(name, `${name}-link`);
-    return true;
-  } catch (error) {
-    if (["EPERM", "ENOTSUP", "EOPNOTSUPP", "ENOSYS", "EMLINK"].includes(errorCode(error))) {
-      return false;
-    }
-    throw asStorageFailure(error, { key: root, action: "write to" });
-  } finally {
-    await unlink(`${name}-link`).catch(ignoreMissing);
-    await unlink(name).catch(ignoreMissing);
   }
 }
 
@@ -259,11 +241,20 @@ async function writeSynced(
   signal?.throwIfAborted();
 }
 
-async function linkIfFree(from: string, to: string): Promise<void> {
-  await link(from, to).catch((error: unknown) => {
-    throw errorCode(error) === "EEXIST" ? alreadyExists(to, error) : error;
-  });
+/** Gives the finished file its name. */
+async function publish(from: string, to: string, hardLinks: boolean | undefined): Promise<void> {
+  if (hardLinks === false) return await renameIfFree(from, to);
+  try {
+    await link(from, to);
+  } catch (error) {
+    if (errorCode(error) === "EEXIST") throw alreadyExists(to, error);
+    if (hardLinks === true || !linkRefusals.has(errorCode(error))) throw error;
+    await renameIfFree(from, to);
+  }
 }
+
+/** What link(2) says on a mount that has no hard links. */
+const linkRefusals: ReadonlySet<string> = new Set(["EPERM", "ENOTSUP", "EOPNOTSUPP", "ENOSYS"]);
 
 async function renameIfFree(from: string, to: string): Promise<void> {
   const found = await stat(to).catch(ignoreMissing);

@@ -1,0 +1,86 @@
+import { stat } from "node:fs/promises";
+import { isAbsolute } from "node:path";
+import { fileURLToPath } from "node:url";
+import { Failure } from "@holdfast/shared/domain/failure";
+import { systemClock } from "@holdfast/shared/ports/clock";
+import type {
+  CallOptions,
+  ObjectStore,
+  ObjectStoreSupports,
+} from "@holdfast/shared/ports/object-store";
+import { systemRandom } from "@holdfast/shared/ports/random";
+import { createDirectoryObjectStore } from "./directory/directory-object-store.ts";
+import { isObjectKey } from "./object-key.ts";
+import { probeObjectStore } from "./probe-object-store.ts";
+import { createS3Client } from "./s3/s3-client.ts";
+import { createS3ObjectStore } from "./s3/s3-object-store.ts";
+import { withRetries } from "./with-retries.ts";
+
+/** Where a repository lies, as people write it. */
+export type StorageAddress =
+  | { readonly kind: "s3"; readonly bucket: string; readonly prefix: string }
+  | { readonly kind: "directory"; readonly path: string };
+
+/** `s3://bucket/prefix`, `file:///path`, or a plain path, which must be absolute. */
+export function parseStorageUrl(url: string): StorageAddress {
+  if (url.startsWith("s3://")) {
+    const [bucket = "", ...rest] = url.slice("s3://".length).split("/");
+    const prefix = rest.join("/").replace(/\/$/, "");
+    if (
+      /^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$/.test(bucket) &&
+      (prefix === "" || isObjectKey(prefix))
+    ) {
+      return { kind: "s3", bucket, prefix };
+    }
+  } else if (url.startsWith("file:///") && URL.canParse(url)) {
+    return { kind: "directory", path: fileURLToPath(url) };
+  } else if (isAbsolute(url) && !url.includes("\0")) {
+    return { kind: "directory", path: url };
+  }
+  throw new Failure("input.invalid", {
+    message: `storage URL ${JSON.stringify(url.slice(0, 200))} is not valid: use s3://bucket/prefix, file:///path or an absolute path`,
+  });
+}
+
+/**
+ * Opens the store behind a URL, with retries. Credentials and region of S3 come from the SDK's environment.
+ * `supports` is what `probeStorage` found when the repository was made; without it a store is used in the way that is
+ * right on all, at the cost of one more request a put. Makes no request itself.
+ */
+export async function openObjectStore(
+  url: string,
+  options: { readonly supports?: ObjectStoreSupports } = {},
+): Promise<ObjectStore> {
+  const store = await openAddress(parseStorageUrl(url), options.supports);
+  return withRetries(store, {}, systemClock, systemRandom);
+}
+
+/** Checks by use that the store can hold a repository, and what it can do; see `probeObjectStore`. */
+export async function probeStorage(url: string, call?: CallOptions): Promise<ObjectStoreSupports> {
+  const address = parseStorageUrl(url);
+  const guarded = await openAddress(address, { conditionalPut: false });
+  const unguarded = await openAddress(address, { conditionalPut: true });
+  return await probeObjectStore(guarded, {
+    random: systemRandom,
+    openUnguarded: () => unguarded,
+    ...(call === undefined ? {} : { call }),
+  });
+}
+
+async function openAddress(
+  address: StorageAddress,
+  supports: ObjectStoreSupports | undefined,
+): Promise<ObjectStore> {
+  if (address.kind === "s3") {
+    const { bucket, prefix } = address;
+    const client = createS3Client();
+    return createS3ObjectStore({ bucket, prefix, client, ...(supports && { supports }) });
+  }
+  const found = await stat(address.path).catch(() => undefined);
+  if (found !== undefined && !found.isDirectory()) {
+    throw new Failure("input.invalid", { message: `${address.path} is not a folder` });
+  }
+  return createDirectoryObjectStore(address.path, {
+    ...(supports && { hardLinks: supports.conditionalPut }),
+  });
+}

@@ -1,0 +1,123 @@
+import { Failure, isFailure } from "@holdfast/shared/domain/failure";
+import type { Clock } from "@holdfast/shared/ports/clock";
+import type { CallOptions, ObjectHead, ObjectStore } from "@holdfast/shared/ports/object-store";
+import type { RandomBytes } from "@holdfast/shared/ports/random";
+import { compareKeys } from "./object-key.ts";
+
+export type RetryPolicy = {
+  /** Attempts of one call, the first included. */
+  readonly attemptsMax: number;
+  /** The first wait is at most this long; each further one at most twice the one before. */
+  readonly delayMsFirst: number;
+  readonly delayMsMax: number;
+};
+
+/** Rides out some minutes of an overloaded or restarting store. */
+export const retryPolicyDefault: RetryPolicy = {
+  attemptsMax: 8,
+  delayMsFirst: 200,
+  delayMsMax: 20_000,
+};
+
+/**
+ * The same store, with calls repeated that failed in a retryable way, after waits with full jitter. A put that finds its
+ * key taken after an attempt of its own had an unclear end reads the object back: the same bytes are its own success.
+ */
+export function withRetries(
+  store: ObjectStore,
+  policy: Partial<RetryPolicy>,
+  clock: Clock,
+  random: RandomBytes,
+): ObjectStore {
+  const settings = { ...retryPolicyDefault, ...policy };
+
+  async function retried<T>(
+    call: CallOptions | undefined,
+    attempt: (unclearBefore: boolean) => Promise<T>,
+  ): Promise<T> {
+    for (let attempts = 1; ; attempts += 1) {
+      try {
+        return await attempt(attempts > 1);
+      } catch (error) {
+        if (!isWorthRetrying(error) || attempts >= settings.attemptsMax) throw error;
+        await clock.sleep(delayMs(attempts, settings, random), call?.signal);
+      }
+    }
+  }
+
+  async function putOnce(
+    key: string,
+    bytes: Uint8Array,
+    options: { readonly unclearBefore: boolean; readonly call: CallOptions | undefined },
+  ): Promise<void> {
+    try {
+      await store.put(key, bytes, options.call);
+    } catch (error) {
+      if (!options.unclearBefore || !isFailure(error, "object.exists")) throw error;
+      const stored = await store.get(key, options.call);
+      if (Buffer.compare(stored, bytes) !== 0) throw error;
+    }
+  }
+
+  return {
+    supports: store.supports,
+    url: store.url,
+    put: (key, bytes, call) =>
+      retried(call, (unclearBefore) => putOnce(key, bytes, { unclearBefore, call })),
+    get: (key, call) => retried(call, () => store.get(key, call)),
+    getRange: (key, range, call) => retried(call, () => store.getRange(key, range, call)),
+    head: (key, call) => retried(call, () => store.head(key, call)),
+    list: (prefix, call) => listRetried(prefix, call),
+    remove: (keys, call) => retried(call, () => store.remove(keys, call)),
+  };
+
+  /** Starts over after a failure and leaves out what was given already. Progress starts the count of attempts anew. */
+  async function* listRetried(prefix: string, call?: CallOptions): AsyncGenerator<ObjectHead> {
+    let given: string | undefined;
+    let attempts = 0;
+    for (;;) {
+      const items = store.list(prefix, call)[Symbol.asyncIterator]();
+      try {
+        for (;;) {
+          const next = await nextOrFailure(items);
+          if (next.failure !== undefined) {
+            attempts += 1;
+            if (!isWorthRetrying(next.failure) || attempts >= settings.attemptsMax) {
+              throw next.failure;
+            }
+            await clock.sleep(delayMs(attempts, settings, random), call?.signal);
+            break;
+          }
+          if (next.item === undefined) return;
+          if (given !== undefined && compareKeys(next.item.key, given) <= 0) continue;
+          attempts = 0;
+          given = next.item.key;
+          yield next.item;
+        }
+      } finally {
+        await items.return?.();
+      }
+    }
+  }
+}
+
+type Next = { readonly item?: ObjectHead | undefined; readonly failure?: unknown };
+
+async function nextOrFailure(items: AsyncIterator<ObjectHead>): Promise<Next> {
+  try {
+    const next = await items.next();
+    return { item: next.done === true ? undefined : next.value };
+  } catch (error) {
+    return { failure: error ?? new Failure("internal", { message: "a listing failed silently" }) };
+  }
+}
+
+function isWorthRetrying(error: unknown): boolean {
+  return isFailure(error) && error.kind.retryable;
+}
+
+function delayMs(attempts: number, policy: RetryPolicy, random: RandomBytes): number {
+  const limit = Math.min(policy.delayMsMax, policy.delayMsFirst * 2 ** (attempts - 1));
+  const [high = 0, low = 0] = random(2);
+  return Math.round((limit * (high * 256 + low)) / 65_535);
+}
