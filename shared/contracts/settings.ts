@@ -31,6 +31,8 @@ export const MoverSettings = z.object({
   HEARTBEAT_SECONDS: z.coerce.number().min(0.1).max(60).default(15),
   /** Seconds a received message stays hidden; renewed with each heartbeat. */
   VISIBILITY_SECONDS: z.coerce.number().int().min(2).max(43_200).default(45),
+  /** Seconds that running tasks get to end by themselves after SIGTERM, before they are handed back. */
+  DRAIN_SECONDS: z.coerce.number().min(0).max(3600).default(10),
   /** Worker threads that hash, compress and seal. */
   WORKERS: z.coerce.number().int().min(1).max(64).optional(),
 });

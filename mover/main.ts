@@ -1,0 +1,82 @@
+/**
+ * The mover's process: reads its settings, wires drivers, transports and storage, and polls its site's queue until it
+ * is told to stop. The only wiring of the mover.
+ */
+import { hostname } from "node:os";
+import { createDynamoCatalog } from "@holdfast/shared/aws/catalog";
+import {
+  createDocumentClient,
+  createSfnClient,
+  createSqsClient,
+  createSsmClient,
+} from "@holdfast/shared/aws/clients";
+import { createSsmParameters } from "@holdfast/shared/aws/parameters";
+import { createSiteQueue } from "@holdfast/shared/aws/site-queue";
+import { createTaskTokens } from "@holdfast/shared/aws/task-tokens";
+import { MoverSettings } from "@holdfast/shared/contracts/settings";
+import { systemClock } from "@holdfast/shared/ports/clock";
+import { createJsonLogger } from "@holdfast/shared/ports/logger";
+import { systemRandom } from "@holdfast/shared/ports/random";
+import { createDriverOpener } from "./open-driver.ts";
+import { createRepositoryOpener } from "./open-repository.ts";
+import { pollQueue } from "./tasks/poll-queue.ts";
+import { runTask, type TaskRunnerOptions } from "./tasks/task-runner.ts";
+import { createTransports } from "./transport/transports.ts";
+
+const settings = MoverSettings.parse(process.env);
+const moverId = `${hostname()}-${process.pid}-${Buffer.from(systemRandom(4)).toString("hex")}`;
+const logger = createJsonLogger((line) => process.stderr.write(`${line}\n`)).with({ moverId });
+
+const catalog = createDynamoCatalog({
+  client: createDocumentClient(),
+  tableName: settings.CATALOG_TABLE,
+  clock: systemClock,
+  random: systemRandom,
+});
+const parameters = createSsmParameters(createSsmClient());
+const queue = createSiteQueue({
+  client: createSqsClient(),
+  queueUrl: settings.SITE_QUEUE_URL,
+  visibilitySeconds: settings.VISIBILITY_SECONDS,
+});
+
+const stop = new AbortController();
+for (const name of ["SIGTERM", "SIGINT"] as const) {
+  process.on(name, () => {
+    logger.info("stopping", { signal: name });
+    stop.abort();
+  });
+}
+
+const options: TaskRunnerOptions = {
+  services: {
+    catalog,
+    clock: systemClock,
+    workers: settings.WORKERS,
+    openDriver: createDriverOpener({
+      catalog,
+      parameters,
+      transports: createTransports(),
+      clock: systemClock,
+    }),
+    openRepository: createRepositoryOpener({ catalog, parameters }),
+  },
+  queue,
+  answers: createTaskTokens(createSfnClient()),
+  moverId,
+  heartbeatMs: settings.HEARTBEAT_SECONDS * 1000,
+  visibilitySeconds: settings.VISIBILITY_SECONDS,
+  logger,
+};
+
+logger.info("mover started", { site: settings.SITE_ID, tasksMax: settings.TASKS_MAX });
+await pollQueue({
+  queue,
+  tasksMax: settings.TASKS_MAX,
+  drainMs: settings.DRAIN_SECONDS * 1000,
+  stop: stop.signal,
+  clock: systemClock,
+  logger,
+  run: (received, drain) => runTask(received, options, drain),
+});
+logger.info("mover stopped");

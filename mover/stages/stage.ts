@@ -1,0 +1,56 @@
+import type { Job, TaskRecord } from "@holdfast/shared/contracts/catalog-items";
+import type { Catalog } from "@holdfast/shared/ports/catalog";
+import type { Clock } from "@holdfast/shared/ports/clock";
+import type { Driver, DriverContext } from "@holdfast/shared/ports/driver";
+import type { Logger } from "@holdfast/shared/ports/logger";
+import type { Repository } from "@holdfast/shared/repository/repository";
+
+/** What a mover's stages reach the world through; built in main.ts only. */
+export type MoverServices = {
+  readonly catalog: Catalog;
+  readonly clock: Clock;
+  readonly openDriver: (providerId: string) => Promise<Driver>;
+  /** The opened repository, shared by all tasks of this mover. */
+  readonly openRepository: (repositoryId: string) => Promise<Repository>;
+  readonly workers: number | undefined;
+};
+
+/**
+ * One run of one task. `signal` aborts when the job is cancelled, the claim is lost or the mover drains.
+ * `watch` is called with every heartbeat; what it throws stops the task.
+ */
+export type StageContext = MoverServices & {
+  readonly job: Job;
+  readonly record: TaskRecord;
+  readonly signal: AbortSignal;
+  readonly logger: Logger;
+  readonly watch: (check: () => Promise<void>) => void;
+};
+
+export type StageResult = Record<string, unknown>;
+
+/** A line in the job's log that operators read. */
+export async function tell(
+  context: StageContext,
+  level: "info" | "warn" | "error",
+  message: string,
+): Promise<void> {
+  const time = new Date(context.clock.now()).toISOString();
+  await context.catalog.appendLog(context.job.jobId, {
+    time,
+    level,
+    message: message.slice(0, 4000),
+  });
+}
+
+export function driverContext(
+  context: StageContext,
+  owner: Parameters<Catalog["ledger"]>[0],
+): DriverContext {
+  return {
+    jobId: context.job.jobId,
+    ledger: context.catalog.ledger(owner),
+    logger: context.logger,
+    signal: context.signal,
+  };
+}

@@ -1,0 +1,131 @@
+import type { BackupJob } from "@holdfast/shared/contracts/catalog-items";
+import { Failure, isFailure } from "@holdfast/shared/domain/failure";
+import type { Driver, SessionDisk } from "@holdfast/shared/ports/driver";
+import type { Repository } from "@holdfast/shared/repository/repository";
+import { type TransferProgress, transferDisk } from "../pipeline/transfer-disk.ts";
+import { createProgressReporter } from "./progress.ts";
+import { driverContext, type StageContext, type StageResult, tell } from "./stage.ts";
+import { backupSession, type TransferResult } from "./task-results.ts";
+
+/**
+ * Moves one disk into the repository, from the last checkpoint if an earlier attempt died. When a sample shows that
+ * the source's change tracking lied, the disk is read again in full and the point says so.
+ */
+export async function transferOneDisk(
+  context: StageContext,
+  job: BackupJob,
+  diskKey: string,
+): Promise<StageResult> {
+  const session = await backupSession(context);
+  const disk = session.disks.find(({ key }) => key === diskKey);
+  if (disk === undefined) {
+    throw new Failure("internal", { message: `disk ${diskKey} is not part of job ${job.jobId}` });
+  }
+  const driver = await context.openDriver(job.providerId);
+  const calls = driverContext(context, { vmId: job.vmId });
+  context.watch(() => driver.watch(session, calls));
+  const repository = await context.openRepository(job.repositoryId);
+  const previous = await previousRecord(context, repository, job, diskKey);
+
+  const attempt = (full: boolean, reason: string): Promise<TransferResult> =>
+    transfer({
+      context,
+      job,
+      disk,
+      repository,
+      previous,
+      reason,
+      full,
+      openReader: () => driver.openDisk(session, diskKey, { ...calls, full }),
+      resume: full === (disk.mode === "full"),
+    });
+
+  if (disk.mode === "full") return attempt(true, disk.reason);
+  if (previous === undefined) {
+    return attempt(true, "the previous recovery point has no usable record of this disk");
+  }
+  try {
+    return await attempt(false, "");
+  } catch (error) {
+    if (!isFailure(error, "changes.unknown")) throw error;
+    await tell(
+      context,
+      "error",
+      `ALARM: change tracking of disk ${diskKey} cannot be trusted: ${error.message}; reading it in full`,
+    );
+    return attempt(true, error.message);
+  }
+}
+
+type Attempt = {
+  readonly context: StageContext;
+  readonly job: BackupJob;
+  readonly disk: SessionDisk;
+  readonly repository: Repository;
+  readonly previous: string | undefined;
+  readonly reason: string;
+  readonly full: boolean;
+  readonly openReader: () => ReturnType<Driver["openDisk"]>;
+  readonly resume: boolean;
+};
+
+async function transfer(attempt: Attempt): Promise<TransferResult> {
+  const { context, job, disk, repository, full, reason } = attempt;
+  const { catalog, record, signal } = context;
+  const mode = full ? ("full" as const) : ("incremental" as const);
+  const checkpoint = attempt.resume
+    ? await catalog.getCheckpoint(job.jobId, record.taskName)
+    : undefined;
+  if (checkpoint !== undefined) {
+    await tell(context, "info", `disk ${disk.key}: going on from the last checkpoint`);
+  }
+  await using progress = createProgressReporter(context, {
+    diskKey: disk.key,
+    sizeBytes: disk.sizeBytes,
+    mode,
+    reason,
+  });
+  await using reader = await attempt.openReader();
+  const { recordKey, stats } = await transferDisk({
+    repository,
+    reader,
+    diskKey: disk.key,
+    ...(attempt.previous === undefined ? {} : { previous: attempt.previous }),
+    ...(checkpoint === undefined ? {} : { checkpoint }),
+    sampleShare: full ? 0 : job.options.sampleShare,
+    saveCheckpoint: (state) => catalog.putCheckpoint(job.jobId, record, state),
+    onProgress: (now: TransferProgress) => progress.report(now),
+    signal,
+    logger: context.logger,
+    ...(context.workers === undefined ? {} : { workers: context.workers }),
+  });
+  await progress.finish(stats);
+  const { bytesRead, bytesNew, bytesStored } = stats;
+  return { recordKey, mode, reason, bytesRead, bytesNew, bytesStored };
+}
+
+/** The disk's record in the point that this job builds on; undefined when there is none or it cannot be read. */
+async function previousRecord(
+  context: StageContext,
+  repository: Repository,
+  job: BackupJob,
+  diskKey: string,
+): Promise<string | undefined> {
+  if (job.previous === undefined) return undefined;
+  try {
+    const { rootKey } = await context.catalog.getPoint(job.previous.pointId);
+    const point = await repository.readPoint(rootKey, { signal: context.signal });
+    return point.disks.find(({ key }) => key === diskKey)?.recordKey;
+  } catch (error) {
+    if (!isFailure(error, "not-found") && !isFailure(error, "object.not-found") && !isFailure(error, "object.corrupt")) {
+      throw error;
+    }
+    await tell(
+      context,
+      "error",
+      `recovery point ${job.previous.pointId} cannot be read, so disk ${diskKey} is read in full: ${error.message}`,
+    );
+    return undefined;
+  }
+}
+
