@@ -4,7 +4,8 @@ import type { AddressInfo } from "node:net";
 
 /**
  * What goes wrong with one request. `applied` faults happen after the store did what it was asked.
- * `ignore-condition` stores over what is there; `frame` keeps transfer framing in the stored body.
+ * `ignore-condition` stores over what is there; `frame` keeps transfer framing in the stored body; `flip` stores one
+ * bit wrong and answers with the ETag of what it stored.
  */
 export type S3Fault =
   | {
@@ -21,6 +22,7 @@ export type S3Fault =
   | { readonly kind: "wrong-etag" }
   | { readonly kind: "ignore-condition" }
   | { readonly kind: "frame" }
+  | { readonly kind: "flip" }
   | { readonly kind: "removal-error"; readonly key: string; readonly code: string };
 
 export type S3Call = {
@@ -104,10 +106,10 @@ export async function startS3Server(): Promise<S3Server> {
   }
 
   function put({ key, headers }: S3Call, body: Buffer, fault: S3Fault | undefined): Answer {
-    const md5 = createHash("md5").update(body);
     if (fault?.kind === "ok-with-error-body")
       return { ...xmlError(200, "InternalError"), status: 200 };
-    if (headers["content-md5"] !== md5.copy().digest("base64")) return xmlError(400, "BadDigest");
+    if (headers["content-md5"] !== createHash("md5").update(body).digest("base64"))
+      return xmlError(400, "BadDigest");
     if (
       headers["if-none-match"] === "*" &&
       objects.has(key) &&
@@ -119,9 +121,12 @@ export async function startS3Server(): Promise<S3Server> {
     for (const [name, value] of Object.entries(headers)) {
       if (name.startsWith("x-amz-meta-")) metadata[name] = String(value);
     }
-    const framed = Buffer.concat([Buffer.from("1000;chunk-signature=0\r\n"), body]);
-    objects.set(key, { bytes: fault?.kind === "frame" ? framed : body, metadata });
-    const etag = fault?.kind === "wrong-etag" ? "none-of-yours" : md5.digest("hex");
+    const kept = keptBytes(body, fault);
+    objects.set(key, { bytes: kept, metadata });
+    const digest = createHash("md5")
+      .update(fault?.kind === "flip" ? kept : body)
+      .digest("hex");
+    const etag = fault?.kind === "wrong-etag" ? "none-of-yours" : digest;
     return { status: 200, headers: { etag: `"${etag}"` }, body: Buffer.alloc(0) };
   }
 
@@ -193,6 +198,15 @@ type Answer = {
   readonly headers: Readonly<Record<string, string>>;
   readonly body: Buffer;
 };
+
+function keptBytes(body: Buffer, fault: S3Fault | undefined): Buffer {
+  if (fault?.kind === "frame")
+    return Buffer.concat([Buffer.from("1000;chunk-signature=0\r\n"), body]);
+  if (fault?.kind !== "flip") return body;
+  const kept = Buffer.from(body);
+  kept[0] = (kept[0] ?? 0) ^ 1;
+  return kept;
+}
 
 function operationOf(request: IncomingMessage, url: URL): S3Call["operation"] {
   if (request.method === "PUT") return "put";
