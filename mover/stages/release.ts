@@ -47,4 +47,3 @@ async function sessionIfAny(context: StageContext): Promise<BackupSession | unde
   const result = await context.catalog.getTaskResult(context.job.jobId, "snapshot");
   return result === undefined ? undefined : backupSession(context);
 }
-

@@ -33,7 +33,8 @@ export async function snapshot(context: StageContext, job: BackupJob): Promise<S
   );
   for (const warning of session.warnings) await tell(context, "warn", warning);
   for (const disk of session.disks) {
-    if (disk.reason !== "") await tell(context, "info", `disk ${disk.key} is read in full: ${disk.reason}`);
+    if (disk.reason !== "")
+      await tell(context, "info", `disk ${disk.key} is read in full: ${disk.reason}`);
   }
   await context.catalog.updateJob(job.jobId, { warnings: session.warnings });
   return { session };

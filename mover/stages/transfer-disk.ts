@@ -117,7 +117,11 @@ async function previousRecord(
     const point = await repository.readPoint(rootKey, { signal: context.signal });
     return point.disks.find(({ key }) => key === diskKey)?.recordKey;
   } catch (error) {
-    if (!isFailure(error, "not-found") && !isFailure(error, "object.not-found") && !isFailure(error, "object.corrupt")) {
+    if (
+      !isFailure(error, "not-found") &&
+      !isFailure(error, "object.not-found") &&
+      !isFailure(error, "object.corrupt")
+    ) {
       throw error;
     }
     await tell(
@@ -128,4 +132,3 @@ async function previousRecord(
     return undefined;
   }
 }
-

@@ -20,5 +20,8 @@ export interface TaskAnswers {
   /** False when the workflow no longer waits for this token. */
   heartbeat(taskToken: string): Promise<boolean>;
   succeed(taskToken: string): Promise<void>;
-  fail(taskToken: string, failure: { readonly error: string; readonly record: FailureRecord }): Promise<void>;
+  fail(
+    taskToken: string,
+    failure: { readonly error: string; readonly record: FailureRecord },
+  ): Promise<void>;
 }

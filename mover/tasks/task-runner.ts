@@ -3,7 +3,11 @@
  * a task is answered at most once by the mover that holds its claim; a mover that lost claim, token or lock stops
  * within one heartbeat and touches only its own; a message is deleted only after its answer was accepted or is moot.
  */
-import { type Job, jobStatesEnded, type TaskRecord } from "@holdfast/shared/contracts/catalog-items";
+import {
+  type Job,
+  jobStatesEnded,
+  type TaskRecord,
+} from "@holdfast/shared/contracts/catalog-items";
 import { type Task, TaskMessage, taskErrors } from "@holdfast/shared/contracts/tasks";
 import { asFailure, Failure, isFailure, toFailureRecord } from "@holdfast/shared/domain/failure";
 import type { Logger } from "@holdfast/shared/ports/logger";
@@ -112,10 +116,18 @@ async function handBack({ received, logger, options }: Claimed): Promise<void> {
   await options.queue.extend(received.receipt, 0);
 }
 
-async function answerFailure(claimed: Claimed, context: StageContext, failure: Failure): Promise<void> {
+async function answerFailure(
+  claimed: Claimed,
+  context: StageContext,
+  failure: Failure,
+): Promise<void> {
   const { message, received, logger, options } = claimed;
   const record = toFailureRecord(failure);
-  logger.error("task failed", { code: record.code, message: record.message, causes: record.causes });
+  logger.error("task failed", {
+    code: record.code,
+    message: record.message,
+    causes: record.causes,
+  });
   const retryable = failure.kind.retryable;
   const error = isFailure(failure, "cancelled")
     ? taskErrors.cancelled

@@ -1,8 +1,8 @@
 // One command per job of the project, each from a clean checkout: installs what is missing, then runs with the pinned Node 24.
 // Plain JavaScript without dependencies, so that Node 20.19 and npm are enough to start it.
 import { spawnSync } from "node:child_process";
-import { existsSync, readFileSync, writeFileSync } from "node:fs";
 import { createHash } from "node:crypto";
+import { existsSync, readFileSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 
@@ -16,7 +16,17 @@ const checks = {
   format: ["biome", "ci", "--linter-enabled=false", "."],
   lint: ["biome", "lint", "--error-on-warnings", "."],
   types: ["tsc", "-p", "."],
-  imports: ["depcruise", "--config", "test/tools/import-rules.cjs", "shared", "functions", "mover", "infra", "console", "test"],
+  imports: [
+    "depcruise",
+    "--config",
+    "test/tools/import-rules.cjs",
+    "shared",
+    "functions",
+    "mover",
+    "infra",
+    "console",
+    "test",
+  ],
   "dead code": ["knip", "--config", "test/tools/knip.json"],
 };
 
@@ -32,7 +42,8 @@ const commands = {
     for (const name of Object.keys(checks)) check(name);
   },
   format: () => tool(["biome", "check", "--write", "."]),
-  synth: () => run([node, join(bin, "cdk"), "synth", "--quiet", ...rest], { cwd: join(root, "infra", "..") }),
+  synth: () =>
+    run([node, join(bin, "cdk"), "synth", "--quiet", ...rest], { cwd: join(root, "infra", "..") }),
 };
 
 if (!Object.hasOwn(commands, command)) {
@@ -44,7 +55,9 @@ commands[command]();
 
 /** `npm ci`, unless the lock file is the one that was installed from last time. */
 function install() {
-  const lock = createHash("sha256").update(readFileSync(join(root, "package-lock.json"))).digest("hex");
+  const lock = createHash("sha256")
+    .update(readFileSync(join(root, "package-lock.json")))
+    .digest("hex");
   const stamp = join(root, "node_modules", ".holdfast-lock");
   if (existsSync(stamp) && readFileSync(stamp, "utf8") === lock) return;
   process.stderr.write("installing npm packages (npm ci)\n");
