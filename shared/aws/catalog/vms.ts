@@ -31,7 +31,7 @@ const FlatVm = z.looseObject({
   headRepositoryId: z.string().optional(),
   headJobId: z.string().optional(),
   headTakenAt: z.string().optional(),
-  headAnchor: z.unknown(),
+  headAnchor: z.unknown().optional(),
 });
 
 const partitionOfAll = "VM";
