@@ -160,6 +160,7 @@ export function createDirectoryObjectStore(
 /** Remembers on which device the root is and refuses another one. */
 function createPlace(root: string, clock: Clock) {
   let device: number | undefined;
+  let swept = false;
 
   async function check(): Promise<void> {
     const found = await stat(root).catch((error: unknown) => {
@@ -185,9 +186,12 @@ function createPlace(root: string, clock: Clock) {
     check,
     async makeReady(): Promise<void> {
       await check();
-      if (device !== undefined) return;
-      await mkdir(root, { recursive: true });
-      await check();
+      if (device === undefined) {
+        await mkdir(root, { recursive: true });
+        await check();
+      }
+      if (swept) return;
+      swept = true;
       await removeLeftovers(root, clock.now() - leftoverAgeMsMin);
     },
   };
