@@ -1,0 +1,180 @@
+import { basename, resolve } from "node:path";
+import { imageFormats } from "@holdfast/shared/contracts/standalone";
+import type { CommandDefinition, CommandInput, OptionDefinition } from "../command.ts";
+import type { Context } from "../context.ts";
+import { exitCodes } from "../exit-codes.ts";
+import { readPassphrase } from "../read-secret.ts";
+import { formatBytes, formatTime, printable } from "../render/format.ts";
+import { printTable } from "../report.ts";
+import { sizesText } from "../watch-jobs.ts";
+import { chooseFormat, restoreImage } from "./restore-image.ts";
+import { runAsJob } from "./run-as-job.ts";
+
+const accessOptions: readonly OptionDefinition[] = [
+  { flags: "--repository <url>", summary: "a directory or s3://bucket/prefix", required: true },
+  {
+    flags: "--passphrase-file <file>",
+    summary: "file with the passphrase (else HOLDFAST_PASSPHRASE, else a question)",
+  },
+];
+
+const backup: CommandDefinition = {
+  path: "image backup",
+  summary: "back up a disk image or device into a repository, without a control plane",
+  description:
+    "The source must not change meanwhile: a file that nobody writes to, a snapshot, or an NBD export of one. " +
+    "Points of one name follow each other; what did not change is not stored again, nor is what any other point has.",
+  arguments: [
+    {
+      name: "source",
+      summary: "file, block device, nbd://HOST[:PORT][/EXPORT] or nbd+unix:///EXPORT?socket=PATH",
+    },
+  ],
+  options: [
+    ...accessOptions,
+    {
+      flags: "--name <name>",
+      summary: "what the points are called (default: the source's file name)",
+    },
+    {
+      flags: "--format <format>",
+      summary: "of the source; qcow2 is read through qemu-nbd (default: by its ending)",
+      choices: imageFormats,
+    },
+  ],
+  examples: [
+    {
+      command: "holdfast image backup disk.raw --repository /srv/backup",
+      explanation: "Again later: only what is new is stored.",
+    },
+    {
+      command:
+        "holdfast image backup nbd://127.0.0.1:10809/vda --repository s3://backups/lab --name web1",
+      explanation: "From an NBD export into a bucket.",
+    },
+  ],
+  run: async (context, input) => {
+    const source = input.argument("source");
+    const isUrl = /^[a-z+]+:\/\//.test(source);
+    const name =
+      input.text("name") ?? (basename(isUrl ? new URL(source).pathname : source) || "image");
+    const result = await runAsJob(context, {
+      kind: "image-backup",
+      ...(await readAccess(context, input)),
+      source: isUrl ? source : resolve(source),
+      format: chooseFormat(input.text("format"), isUrl ? "" : source),
+      name,
+    });
+    if (!context.settings.json) {
+      const { sizeBytes, bytesRead, bytesNew, bytesStored, seconds } = result.summary;
+      context.stdout.write(
+        `${printable(name)}: recovery point ${result.point.pointId}, ${sizesText({ sizeBytes, bytesRead, bytesNew, bytesStored, seconds })}\n`,
+      );
+    }
+    return exitCodes.done.code;
+  },
+};
+
+const points: CommandDefinition = {
+  path: "image points",
+  summary: "list the recovery points of a repository, newest first",
+  options: [...accessOptions, { flags: "--name <name>", summary: "only those of this name" }],
+  examples: [
+    {
+      command: "holdfast image points --repository /srv/backup",
+      explanation: "Points of VMs are listed as well.",
+    },
+  ],
+  run: async (context, input) => {
+    const name = input.text("name");
+    const result = await context.mover.run(
+      {
+        kind: "image-points",
+        ...(await readAccess(context, input)),
+        ...(name === undefined ? {} : { name }),
+      },
+      {},
+    );
+    printTable(
+      context,
+      { items: result.points },
+      {
+        columns: [
+          { title: "POINT" },
+          { title: "NAME" },
+          { title: "TAKEN" },
+          { title: "DISKS" },
+          { title: "SIZE", align: "right" },
+        ],
+        rows: result.points.map((point) => [
+          point.pointId,
+          point.name,
+          formatTime(point.takenAt),
+          point.disks.map(({ key }) => key).join(","),
+          formatBytes(point.disks.reduce((sum, disk) => sum + disk.sizeBytes, 0)),
+        ]),
+        empty: "No recovery points. Make one: holdfast image backup SOURCE --repository URL",
+      },
+    );
+    return exitCodes.done.code;
+  },
+};
+
+const restore: CommandDefinition = {
+  path: "image restore",
+  summary: "write a disk of a recovery point to a file or device, without a control plane",
+  arguments: [{ name: "point", summary: "id of the recovery point" }],
+  options: [
+    ...accessOptions,
+    {
+      flags: "-o, --output <file>",
+      summary: "new file, or block device of at least the disk's size",
+      required: true,
+    },
+    {
+      flags: "--disk <disk>",
+      summary: "key or number from 1; may be left out when there is one disk",
+    },
+    {
+      flags: "--format <format>",
+      summary: "of the file (default: by its ending, else raw)",
+      choices: imageFormats,
+    },
+    { flags: "--overwrite", summary: "replace the file if it exists" },
+  ],
+  examples: [
+    {
+      command: "holdfast image restore 0mhq3z5k1-4t7v2c9x8b1d --repository /srv/backup -o disk.raw",
+      explanation: "Every byte is verified on the way.",
+    },
+  ],
+  run: async (context, input) => {
+    const output = input.text("output") ?? "";
+    const disk = input.text("disk");
+    return await restoreImage(context, {
+      ...(await readAccess(context, input)),
+      pointId: input.argument("point"),
+      ...(disk === undefined ? {} : { disk }),
+      output,
+      format: chooseFormat(input.text("format"), output),
+      overwrite: input.flag("overwrite"),
+    });
+  },
+};
+
+export const imageCommands: readonly CommandDefinition[] = [backup, points, restore];
+
+async function readAccess(
+  context: Context,
+  input: CommandInput,
+): Promise<{ readonly url: string; readonly passphrase: string }> {
+  return {
+    url: repositoryUrl(input.text("repository") ?? ""),
+    passphrase: await readPassphrase(context, { file: input.text("passphraseFile") }),
+  };
+}
+
+/** A directory is made absolute: the mover may have another working directory. */
+export function repositoryUrl(text: string): string {
+  return /^[a-z][a-z0-9+.-]*:\/\//.test(text) ? text : resolve(text);
+}

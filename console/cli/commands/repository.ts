@@ -1,0 +1,119 @@
+import type { CommandDefinition } from "../command.ts";
+import { exitCodes } from "../exit-codes.ts";
+import { readPassphrase } from "../read-secret.ts";
+import { formatAge } from "../render/format.ts";
+import { note, printFields, printTable } from "../report.ts";
+import { repositoryUrl } from "./image.ts";
+
+const passphraseOption = {
+  flags: "--passphrase-file <file>",
+  summary: "file with the passphrase (else HOLDFAST_PASSPHRASE, else a question)",
+};
+
+const init: CommandDefinition = {
+  path: "repository init",
+  summary: "create a repository, without a control plane",
+  description:
+    "Everything in it is encrypted under keys that the passphrase wraps. Who loses the passphrase loses the data: " +
+    "there is no other way in.",
+  arguments: [
+    {
+      name: "url",
+      summary:
+        "a directory or s3://bucket/prefix (endpoint and credentials by the AWS SDK's variables)",
+    },
+  ],
+  options: [passphraseOption],
+  examples: [
+    {
+      command: "holdfast repository init /srv/backup",
+      explanation: "Asks for the passphrase twice.",
+    },
+    {
+      command:
+        "AWS_ENDPOINT_URL_S3=https://s3.example.org holdfast repository init s3://backups/lab --passphrase-file key",
+      explanation: "On any S3-compatible store.",
+    },
+  ],
+  run: async (context, input) => {
+    const url = repositoryUrl(input.argument("url"));
+    const passphrase = await readPassphrase(context, {
+      file: input.text("passphraseFile"),
+      isNew: true,
+    });
+    const created = await context.mover.run({ kind: "repository-init", url, passphrase }, {});
+    printFields(context, created, [
+      ["repository", created.repositoryId],
+      ["url", created.url],
+    ]);
+    note(
+      context,
+      `Keep the passphrase in a safe place; without it nothing can be restored.\nNext: holdfast image backup SOURCE --repository ${created.url}`,
+    );
+    return exitCodes.done.code;
+  },
+};
+
+const add: CommandDefinition = {
+  path: "repository add",
+  summary: "make a repository known to the control plane",
+  arguments: [
+    { name: "name", summary: "name for it: lower-case letters, digits and dashes" },
+    { name: "url", summary: "a directory or s3://bucket/prefix, as the movers see it" },
+  ],
+  options: [
+    passphraseOption,
+    { flags: "--create", summary: "create it first; without this it must exist" },
+  ],
+  examples: [
+    {
+      command: "holdfast repository add offsite s3://backups/lab --create",
+      explanation: "Created from this machine, then added.",
+    },
+  ],
+  run: async (context, input) => {
+    const url = repositoryUrl(input.argument("url"));
+    const api = await context.api();
+    const isNew = input.flag("create");
+    const passphrase = await readPassphrase(context, { file: input.text("passphraseFile"), isNew });
+    if (isNew) await context.mover.run({ kind: "repository-init", url, passphrase }, {});
+    const added = await api.call("addRepository", {
+      body: { repositoryId: input.argument("name"), url, passphrase },
+    });
+    printFields(context, added, [
+      ["repository", added.repositoryId],
+      ["url", added.url],
+    ]);
+    return exitCodes.done.code;
+  },
+};
+
+const list: CommandDefinition = {
+  path: "repository list",
+  summary: "list the repositories that the control plane knows",
+  examples: [
+    {
+      command: "holdfast repository list",
+      explanation: "Names for `--repository` of backup and policy.",
+    },
+  ],
+  run: async (context) => {
+    const { items } = await (await context.api()).call("listRepositories");
+    printTable(
+      context,
+      { items },
+      {
+        columns: [{ title: "NAME" }, { title: "URL" }, { title: "ADDED" }],
+        rows: items.map(({ repositoryId, url, createdAt }) => [
+          repositoryId,
+          url,
+          formatAge(createdAt, context.clock.now()),
+        ]),
+        empty: "No repositories yet. Add one: holdfast repository add NAME URL --create",
+      },
+    );
+    return exitCodes.done.code;
+  },
+};
+
+export const repositoryCommands: readonly CommandDefinition[] = [init, add, list];

@@ -1,0 +1,32 @@
+import { resolve } from "node:path";
+import { imageFormats, type StandaloneRequest } from "@holdfast/shared/contracts/standalone";
+import type { Context } from "../context.ts";
+import { type ExitCode, exitCodes } from "../exit-codes.ts";
+import { parseChoice } from "../parse-values.ts";
+import { formatBytes, formatDuration, formatRate, printable } from "../render/format.ts";
+import { runAsJob } from "./run-as-job.ts";
+
+export type ImageRestore = Omit<StandaloneRequest & { readonly kind: "image-restore" }, "kind">;
+
+/** `raw` unless said otherwise or the file's name ends in `.qcow2`. */
+export function chooseFormat(option: string | undefined, path: string): "raw" | "qcow2" {
+  if (option !== undefined) return parseChoice("--format", option, imageFormats);
+  return /\.qcow2$/i.test(path) ? "qcow2" : "raw";
+}
+
+/** One disk of a point into a file or device on this machine. */
+export async function restoreImage(context: Context, restore: ImageRestore): Promise<ExitCode> {
+  const result = await runAsJob(context, {
+    ...restore,
+    output: resolve(restore.output),
+    kind: "image-restore",
+  });
+  if (!context.settings.json) {
+    const { summary, disk, output } = result;
+    const rate = summary.seconds > 0 ? summary.sizeBytes / summary.seconds : undefined;
+    context.stdout.write(
+      `${printable(output)}: disk ${printable(disk)} restored, ${formatBytes(summary.sizeBytes)}, ${formatDuration(summary.seconds)} (${formatRate(rate)})\n`,
+    );
+  }
+  return exitCodes.done.code;
+}

@@ -1,0 +1,50 @@
+import type { StandaloneRequest, StandaloneResult } from "@holdfast/shared/contracts/standalone";
+import { newSortableId } from "@holdfast/shared/domain/ids";
+import type { Context } from "../context.ts";
+import { createReporter } from "../report.ts";
+
+type TransferKind = "image-backup" | "image-restore";
+
+/**
+ * A transfer that this command runs itself. It is told like a job of the control plane, under an id of its own;
+ * here Ctrl-C does cancel: nobody else would go on with it. What a cancelled backup stored is found again by the next.
+ */
+export async function runAsJob<Kind extends TransferKind>(
+  context: Context,
+  request: StandaloneRequest & { readonly kind: Kind },
+): Promise<StandaloneResult<Kind>> {
+  const job = newSortableId(context.clock.now(), context.random);
+  const reporter = createReporter(context);
+  const stop = new AbortController();
+  using _interrupt = context.onInterrupt(() => stop.abort());
+  const stage = request.kind === "image-backup" ? "backup" : "restore";
+  reporter.started(job);
+  reporter.stage(job, stage, "started");
+  try {
+    const result = await context.mover.run<Kind>(request, {
+      signal: stop.signal,
+      onProgress: ({ disk, bytesDone, bytesTotal }) =>
+        reporter.progress([
+          {
+            job,
+            key: disk,
+            disk,
+            stage,
+            bytesDone,
+            bytesTotal,
+            isFinished: bytesDone === bytesTotal,
+          },
+        ]),
+      onWarning: (message) => reporter.warning(job, message),
+    });
+    reporter.end();
+    reporter.stage(job, stage, "finished");
+    reporter.finished(job, { state: "succeeded", result: { ...result } });
+    return result;
+  } catch (error) {
+    reporter.end();
+    reporter.error(job, error);
+    reporter.finished(job, { state: stop.signal.aborted ? "cancelled" : "failed" });
+    throw error;
+  }
+}

@@ -1,0 +1,111 @@
+import { z } from "zod";
+
+/**
+ * Between the CLI and `mover/standalone.ts`, which works on a repository without a control plane:
+ * one request as JSON on stdin, answered by JSON lines on stdout. Secrets travel here and nowhere else:
+ * not in arguments, not in the environment.
+ */
+const Access = {
+  /** A directory or `s3://bucket/prefix`. */
+  url: z.string().min(1).max(2048),
+  passphrase: z.string().min(1).max(1024),
+};
+
+export const imageFormats = ["raw", "qcow2"] as const;
+const ImageFormat = z.enum(imageFormats);
+
+export const StandaloneRequest = z.discriminatedUnion("kind", [
+  z.strictObject({ kind: z.literal("repository-init"), ...Access }),
+  z.strictObject({
+    kind: z.literal("image-backup"),
+    ...Access,
+    /** A file, a block device, or an `nbd://` or `nbd+unix://` URL. */
+    source: z.string().min(1).max(4096),
+    format: ImageFormat,
+    /** Points of one name follow each other: the newest is what the next one is deduplicated against first. */
+    name: z.string().min(1).max(200),
+  }),
+  z.strictObject({ kind: z.literal("image-points"), ...Access, name: z.string().optional() }),
+  z.strictObject({
+    kind: z.literal("image-restore"),
+    ...Access,
+    pointId: z.string().min(1).max(200),
+    /** The object that is the point, where it is known: saves the search. */
+    rootKey: z.string().min(1).max(512).optional(),
+    /** Key of the disk, or its number from 1; the only disk when absent. */
+    disk: z.string().min(1).max(64).optional(),
+    /** A new file, or an existing block device of at least the disk's size. */
+    output: z.string().min(1).max(4096),
+    format: ImageFormat,
+    overwrite: z.boolean().default(false),
+  }),
+  z.strictObject({
+    kind: z.literal("fetch-host-keys"),
+    host: z.string().min(1).max(255),
+    port: z.int().min(1).max(65_535),
+  }),
+]);
+export type StandaloneRequest = z.input<typeof StandaloneRequest>;
+
+/** Bytes of one finished transfer. `scanned` is the logical size, `new` what no earlier point had, `stored` what went to storage. */
+export const TransferSummary = z.object({
+  sizeBytes: z.int(),
+  bytesScanned: z.int(),
+  bytesRead: z.int(),
+  bytesNew: z.int(),
+  bytesStored: z.int(),
+  seconds: z.number(),
+});
+export type TransferSummary = z.infer<typeof TransferSummary>;
+
+export const ImagePoint = z.object({
+  pointId: z.string(),
+  name: z.string(),
+  takenAt: z.string(),
+  rootKey: z.string(),
+  disks: z.array(
+    z.object({
+      key: z.string(),
+      sizeBytes: z.int(),
+      bytesRead: z.int().optional(),
+      bytesNew: z.int().optional(),
+      bytesStored: z.int().optional(),
+    }),
+  ),
+});
+export type ImagePoint = z.infer<typeof ImagePoint>;
+
+export const standaloneResults = {
+  "repository-init": z.object({ repositoryId: z.string(), url: z.string() }),
+  "image-backup": z.object({ point: ImagePoint, summary: TransferSummary }),
+  "image-points": z.object({ points: z.array(ImagePoint) }),
+  "image-restore": z.object({
+    pointId: z.string(),
+    disk: z.string(),
+    output: z.string(),
+    summary: TransferSummary,
+  }),
+  "fetch-host-keys": z.object({
+    /** OpenSSH's form, `ssh-ed25519 AAAA…`, the strongest first. */
+    hostKeys: z.array(z.object({ key: z.string(), fingerprint: z.string() })),
+  }),
+} as const satisfies Record<StandaloneRequest["kind"], z.ZodType>;
+export type StandaloneResult<Kind extends StandaloneRequest["kind"]> = z.output<
+  (typeof standaloneResults)[Kind]
+>;
+
+export const StandaloneLine = z.discriminatedUnion("type", [
+  z.object({
+    type: z.literal("progress"),
+    disk: z.string(),
+    bytesDone: z.number(),
+    bytesTotal: z.number(),
+  }),
+  z.object({ type: z.literal("warning"), message: z.string() }),
+  z.object({ type: z.literal("result"), result: z.unknown() }),
+  z.object({
+    type: z.literal("failed"),
+    failure: z.object({ code: z.string(), message: z.string(), causes: z.array(z.string()) }),
+  }),
+]);
+export type StandaloneLine = z.infer<typeof StandaloneLine>;
