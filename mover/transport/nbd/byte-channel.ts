@@ -8,6 +8,8 @@ import { Failure } from "@holdfast/shared/domain/failure";
  * Duplex (TLS, SSH) they are copied once.
  */
 export type ByteReceiver = {
+  /** True if `target` stays the same until bytes were received into it, so that the kernel may write there. */
+  readonly isSteady: boolean;
   /** Where the next bytes go; empty when none are expected, which makes any that come a violation. */
   target(): Uint8Array;
   /** So many bytes were put at the start of what `target` gave. */
@@ -44,7 +46,7 @@ export function connectDirectChannel(address: DirectAddress, peer: string): Byte
   const scratch = Buffer.allocUnsafeSlow(scratchBytes);
   const feed = createFeed();
   const chooseBuffer = (): Uint8Array => {
-    const target = feed.target();
+    const target = feed.steadyTarget();
     return target.length >= directBytesMin ? target : scratch;
   };
   const socket = net.connect({
@@ -117,7 +119,9 @@ function createFeed() {
     stop(): void {
       isOver = true;
     },
-    target: (): Uint8Array => (isOver ? nothing : (receiver?.target() ?? nothing)),
+    /** Where the kernel may put the next bytes itself. */
+    steadyTarget: (): Uint8Array =>
+      !isOver && receiver?.isSteady === true ? receiver.target() : nothing,
     receivedInPlace(lengthBytes: number): void {
       if (!isOver) receiver?.received(lengthBytes);
     },

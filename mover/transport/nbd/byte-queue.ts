@@ -46,6 +46,7 @@ export function createByteQueue(peer: string, bytesMax = 128 * 1024): ByteQueue 
   }
 
   return {
+    isSteady: false,
     target() {
       if (end === bytesMax && start > 0) {
         buffer.copyWithin(0, start, end);

@@ -12,7 +12,7 @@ import type { Transmission } from "./transmission.ts";
  */
 export const nbdTimeoutMsDefault = 60_000;
 /** Measured: larger reads gain nothing, and more in flight is slower on few cores. */
-const readBytesUseful = 4 * 1024 * 1024;
+const readBytesUseful = 2 * 1024 * 1024;
 const readsUseful = 8;
 /** Requests in flight whatever callers do: bounds what a server is asked to hold. */
 const requestsMax = 32;

@@ -7,7 +7,7 @@ import { openTransmission } from "./open-transmission.ts";
 import type { Transmission } from "./transmission.ts";
 
 /** A disk that an NBD server exports, for writing. Writes may be many at once, in any order. */
-const writeBytesUseful = 4 * 1024 * 1024;
+const writeBytesUseful = 2 * 1024 * 1024;
 const writesUseful = 8;
 const requestsMax = 32;
 const zeroBytesMax = 1024 * 1024 * 1024;

@@ -351,6 +351,7 @@ export function createTransmission(options: TransmissionOptions): Transmission {
   }
 
   channel.setReceiver({
+    isSteady: true,
     target: () => (filled === 0 ? want : want.subarray(filled)),
     received(lengthBytes) {
       filled += lengthBytes;

@@ -2,7 +2,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { asFailure, Failure } from "@holdfast/shared/domain/failure";
 import type { HostConnection } from "@holdfast/shared/ports/host";
 import type { HostAddress } from "@holdfast/shared/ports/transport";
-import { Client, type ClientChannel, type ConnectConfig, utils } from "ssh2";
+import ssh2, { type ClientChannel, type ConnectConfig } from "ssh2";
 import { startDeadline } from "../deadline.ts";
 import { createSlots } from "../slots.ts";
 import { ciphers, orderHostKeyAlgorithms } from "./algorithms.ts";
@@ -139,8 +139,8 @@ function logIn(
   address: SshAddress,
   name: string,
   options: SshOptions,
-): Promise<{ readonly client: Client; readonly lost: Lost }> {
-  const client = new Client();
+): Promise<{ readonly client: ssh2.Client; readonly lost: Lost }> {
+  const client = new ssh2.Client();
   const lost: Lost = { isLost: false, cause: undefined, listeners: new Set() };
   let keyFailure: Failure | undefined;
   const pinned = address.hostKeys.map(parseHostKey);
@@ -208,7 +208,7 @@ function loginConfig({ login }: SshAddress): ConnectConfig {
       authHandler: ["none", "password", "keyboard-interactive"],
     };
   }
-  const key = utils.parseKey(login.privateKey, login.passphrase);
+  const key = ssh2.utils.parseKey(login.privateKey, login.passphrase);
   if (key instanceof Error) {
     // Only the library's own words: they never quote the key.
     throw new Failure("host.login-refused", {

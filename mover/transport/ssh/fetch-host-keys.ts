@@ -1,5 +1,5 @@
 import { Failure } from "@holdfast/shared/domain/failure";
-import { Client, type ServerHostKeyAlgorithm } from "ssh2";
+import ssh2, { type ServerHostKeyAlgorithm } from "ssh2";
 import { hostKeyAlgorithms } from "./algorithms.ts";
 import { fingerprint, formatHostKey, keyType } from "./host-key.ts";
 
@@ -44,7 +44,7 @@ function fetchKey(options: {
 }): Promise<Buffer | undefined> {
   const { host, port, algorithms, timeoutMs } = options;
   return new Promise((resolve, reject) => {
-    const client = new Client();
+    const client = new ssh2.Client();
     let key: Buffer | undefined;
     const settle = (error: Error & { level?: string }): void => {
       client.destroy();
