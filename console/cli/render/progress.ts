@@ -62,7 +62,8 @@ export function createProgressDisplay(options: {
 }): ProgressDisplay {
   const { output, clock } = options;
   const framesPerSecond = options.framesPerSecond ?? (output.isTerminal ? 10 : 1 / 30);
-  const intervalMs = framesPerSecond > 0 ? 1000 / framesPerSecond : Number.POSITIVE_INFINITY;
+  const isShown = framesPerSecond > 0;
+  const intervalMs = isShown ? 1000 / framesPerSecond : 0;
   // In a pipe the first line comes after one interval: short jobs stay quiet.
   let drawnAt = output.isTerminal ? Number.NEGATIVE_INFINITY : clock.now();
   let linesDrawn = 0;
@@ -88,16 +89,15 @@ export function createProgressDisplay(options: {
   return {
     show: (disks) => {
       pending = disks;
-      if (disks.length > 0 && clock.now() - drawnAt >= intervalMs) draw();
+      if (isShown && disks.length > 0 && clock.now() - drawnAt >= intervalMs) draw();
     },
     say: (text) => {
       erase();
       output.write(`${text}\n`);
-      if (output.isTerminal && intervalMs !== Number.POSITIVE_INFINITY) draw();
+      if (output.isTerminal && isShown) draw();
     },
     end: () => {
-      if (output.isTerminal && pending.length > 0 && intervalMs !== Number.POSITIVE_INFINITY)
-        draw();
+      if (output.isTerminal && isShown && pending.length > 0) draw();
       pending = [];
       linesDrawn = 0;
     },
@@ -113,9 +113,11 @@ export function progressLine(disk: DiskPace, columns: number | undefined): strin
     `${String(percent).padStart(3)}%`,
     `${formatBytes(disk.bytesDone)} of ${formatBytes(disk.bytesTotal)}`,
     formatRate(disk.rate),
-    disk.isFinished ? "done" : `${formatDuration(disk.etaSeconds)} left`,
+    endText(disk),
     printable(disk.stage),
-  ].join("  ");
+  ]
+    .filter((text) => text !== "")
+    .join("  ");
   const name = printable(disk.disk);
   const barWidth =
     columns === undefined ? 0 : Math.min(24, columns - name.length - numbers.length - 6);
@@ -125,6 +127,11 @@ export function progressLine(disk: DiskPace, columns: number | undefined): strin
     `${name}  [${"#".repeat(filled)}${".".repeat(barWidth - filled)}] ${numbers}`,
     columns,
   );
+}
+
+function endText({ isFinished, etaSeconds }: DiskPace): string {
+  if (isFinished) return "done";
+  return etaSeconds === undefined ? "" : `${formatDuration(etaSeconds)} left`;
 }
 
 function fit(line: string, columns: number | undefined): string {
