@@ -197,6 +197,12 @@ const failures = {
     advice:
       "A sealed pack did not open to what went in: suspect this machine's memory. Run the mover elsewhere.",
   },
+  "mover.lost": {
+    retryable: true,
+    exitCode: 7,
+    advice:
+      "Check that a mover of this site runs and reaches the control plane, then start the job again.",
+  },
   "aws.failed": {
     retryable: true,
     exitCode: 7,

@@ -1,0 +1,153 @@
+import { createHash } from "node:crypto";
+import {
+  type BackupJob,
+  type InspectJob,
+  type Job,
+  jobStatesEnded,
+  type RestoreJob,
+} from "@holdfast/shared/contracts/catalog-items";
+import { asFailure, Failure, isFailure, toFailureRecord } from "@holdfast/shared/domain/failure";
+import { newSortableId } from "@holdfast/shared/domain/ids";
+import type { Catalog } from "@holdfast/shared/ports/catalog";
+import type { Clock } from "@holdfast/shared/ports/clock";
+import type { RandomBytes } from "@holdfast/shared/ports/random";
+import type { Workflows } from "@holdfast/shared/ports/workflows";
+
+/**
+ * Starting a job: its item, for a backup the VM's lock, then its workflow under the job's own id. Every step may be
+ * repeated. A job whose workflow cannot be started ends as failed at once, and holds nothing.
+ */
+export type StartServices = {
+  readonly catalog: Catalog;
+  readonly workflows: Workflows;
+  readonly clock: Clock;
+  readonly random: RandomBytes;
+  readonly siteQueueUrl: (siteId: string) => string;
+};
+
+type Started = "jobId" | "state" | "createdAt" | "warnings";
+export type NewJob =
+  | Omit<BackupJob, Started>
+  | Omit<RestoreJob, Started>
+  | Omit<InspectJob, Started>;
+
+/** With a `jobId` that exists already, answers with that job as it is now; `conflict` if it is another piece of work. */
+export async function startJob(
+  wanted: NewJob,
+  services: StartServices,
+  jobId = newSortableId(services.clock.now(), services.random),
+): Promise<Job> {
+  const { catalog, clock } = services;
+  const job: Job = {
+    ...wanted,
+    jobId,
+    state: "queued",
+    createdAt: new Date(clock.now()).toISOString(),
+    warnings: [],
+  };
+  try {
+    await catalog.createJob(job);
+  } catch (error) {
+    if (!isFailure(error, "conflict")) throw error;
+    const there = await catalog.getJob(jobId);
+    if (workOf(there) !== workOf(job)) {
+      throw new Failure("conflict", {
+        message: `the Idempotency-Key was used for other work, job ${jobId}`,
+        jobId,
+      });
+    }
+    if (there.state !== "queued") return there;
+  }
+  try {
+    if (job.kind === "backup") await takeVm(job.vmId, jobId, services);
+    await startWorkflow(job, services);
+  } catch (error) {
+    await giveUp(job, error, services);
+    throw error;
+  }
+  return catalog.getJob(jobId);
+}
+
+/** Repeats the start of a job that may have been left between its item and its workflow; no change if it runs. */
+export async function startWorkflow(job: Job, services: StartServices): Promise<void> {
+  const { jobId } = job;
+  try {
+    await services.workflows.start(job, { jobId, siteQueueUrl: services.siteQueueUrl(job.siteId) });
+  } catch (error) {
+    throw asFailure(error, "aws.failed", `job ${jobId} could not be started`);
+  }
+}
+
+/**
+ * Takes the VM's lock for a job. A lock whose job has ended, or whose workflow has ended without ending the job,
+ * is taken over; its fence keeps the old holder out. Otherwise `busy`, naming the holder.
+ */
+export async function takeVm(
+  vmId: string,
+  jobId: string,
+  services: StartServices,
+): Promise<number> {
+  const { catalog } = services;
+  try {
+    return await catalog.lockVm(vmId, jobId);
+  } catch (error) {
+    if (!isFailure(error, "busy")) throw error;
+    const holderId = String(error.details["jobId"]);
+    if (!(await hasEnded(holderId, services))) throw error;
+    await catalog.unlockVm(vmId, holderId);
+    return await catalog.lockVm(vmId, jobId);
+  }
+}
+
+async function hasEnded(jobId: string, services: StartServices): Promise<boolean> {
+  const { catalog, workflows, clock } = services;
+  const job = await catalog.getJob(jobId);
+  if (jobStatesEnded.includes(job.state)) return true;
+  const state = await workflows.state(job);
+  if (state === "absent") await startWorkflow(job, services);
+  if (state !== "ended") return false;
+  // A workflow's last step ends the job, so one that has ended by now has said so by now.
+  const now = await catalog.getJob(jobId);
+  if (jobStatesEnded.includes(now.state)) return true;
+  await catalog.updateJob(jobId, {
+    state: "failed",
+    endedAt: new Date(clock.now()).toISOString(),
+    failure: {
+      code: "internal",
+      message: "the job's workflow ended without an outcome; the next job cleans up after it",
+      causes: [],
+    },
+  });
+  return true;
+}
+
+async function giveUp(job: Job, error: unknown, services: StartServices): Promise<void> {
+  const { catalog, clock } = services;
+  const { code, message, causes } = toFailureRecord(error);
+  await catalog.updateJob(job.jobId, {
+    state: "failed",
+    endedAt: new Date(clock.now()).toISOString(),
+    failure: { code, message, causes: [...causes] },
+  });
+  if (job.kind === "backup") await catalog.unlockVm(job.vmId, job.jobId);
+}
+
+/** What tells two pieces of work apart: not when, and not how far it got. */
+function workOf(job: Job): string {
+  switch (job.kind) {
+    case "backup":
+      return JSON.stringify([job.kind, job.vmId, job.repositoryId, job.full]);
+    case "restore":
+      return JSON.stringify([job.kind, Object.entries(job.restore).toSorted()]);
+    case "inspect":
+      return JSON.stringify([job.kind, job.providerId, job.mode]);
+    default:
+      return job satisfies never;
+  }
+}
+
+/** A job id that the same parts always give. With a time, it sorts among the others of that time. */
+export function derivedJobId(parts: readonly string[], timeMs?: number): string {
+  const hash = createHash("sha256").update(JSON.stringify(parts)).digest("hex").slice(0, 24);
+  return timeMs === undefined ? `k-${hash}` : `${timeMs.toString(36).padStart(9, "0")}-${hash}`;
+}

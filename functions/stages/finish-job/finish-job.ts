@@ -1,0 +1,113 @@
+import { type Job, type JobState, jobStatesEnded } from "@holdfast/shared/contracts/catalog-items";
+import type { FailureRecord } from "@holdfast/shared/domain/failure";
+import type { Catalog, JobChange } from "@holdfast/shared/ports/catalog";
+import type { Clock } from "@holdfast/shared/ports/clock";
+import type { EventBus } from "@holdfast/shared/ports/event-bus";
+import { z } from "zod";
+import { StageEvent } from "../stage-event.ts";
+import { CaughtError, failureFromError } from "./failure-from-error.ts";
+
+export const FinishEvent = StageEvent.extend({
+  error: CaughtError.optional(),
+  /** The clean-up did not complete. */
+  releaseError: CaughtError.optional(),
+});
+export type FinishEvent = z.infer<typeof FinishEvent>;
+
+const Written = z.object({ point: z.object({ warnings: z.array(z.string()) }) });
+
+/**
+ * The last stage of every job: its outcome, the VM given back, the event sent. Each step may be repeated; an outcome
+ * once recorded is never changed. Whether the job committed is looked up, not believed: a point that is there
+ * is a success with a warning, whatever failed after it.
+ */
+export async function finishJob(
+  event: FinishEvent,
+  services: { readonly catalog: Catalog; readonly clock: Clock; readonly eventBus: EventBus },
+): Promise<{ readonly state: JobState }> {
+  const { catalog, clock, eventBus } = services;
+  const job = await catalog.getJob(event.jobId);
+  if (!jobStatesEnded.includes(job.state)) {
+    const outcome = decideOutcome(job, event, await findCommitted(job, catalog));
+    await catalog.updateJob(job.jobId, {
+      ...outcome,
+      endedAt: new Date(clock.now()).toISOString(),
+    });
+  }
+  if (job.kind === "backup") await catalog.unlockVm(job.vmId, job.jobId);
+  const ended = await catalog.getJob(job.jobId);
+  await eventBus.publish({ type: "holdfast.job.finished", detail: describe(ended) });
+  return { state: ended.state };
+}
+
+type Committed = { readonly pointId: string; readonly warnings: readonly string[] };
+
+/** The point that this job committed. The job still holds the VM, so the head is its own or an older job's. */
+async function findCommitted(job: Job, catalog: Catalog): Promise<Committed | undefined> {
+  if (job.kind !== "backup") return undefined;
+  const { head } = await catalog.getVm(job.vmId);
+  if (head?.jobId !== job.jobId) return undefined;
+  const written = Written.safeParse(await catalog.getTaskResult(job.jobId, "write-recovery-point"));
+  return { pointId: head.pointId, warnings: written.data?.point.warnings ?? [] };
+}
+
+export function decideOutcome(
+  job: Job,
+  { error, releaseError }: FinishEvent,
+  committed: Committed | undefined,
+): JobChange {
+  const failure = error && failureFromError(error);
+  const warnings = [...job.warnings, ...(committed?.warnings ?? []), ...findingWarnings(job)];
+  if (releaseError !== undefined) {
+    warnings.push(`clean-up is not complete: ${failureFromError(releaseError).message}`);
+  }
+  const point = committed === undefined ? {} : { pointId: committed.pointId };
+  const withWarnings = (all: readonly string[]) => ({ ...point, warnings: [...new Set(all)] });
+
+  if (failure === undefined) {
+    const change = withWarnings(warnings);
+    return { ...change, state: change.warnings.length > 0 ? "warnings" : "succeeded" };
+  }
+  if (committed !== undefined) {
+    return {
+      ...withWarnings([...warnings, `after the commit: ${failure.message}`]),
+      state: "warnings",
+    };
+  }
+  return { ...withWarnings(warnings), state: stateOf(failure), failure: toItem(failure) };
+}
+
+function stateOf(failure: FailureRecord): JobState {
+  return failure.code === "cancelled" ? "cancelled" : "failed";
+}
+
+function toItem({ code, message, causes }: FailureRecord): NonNullable<Job["failure"]> {
+  return { code, message, causes: [...causes] };
+}
+
+function findingWarnings(job: Job): readonly string[] {
+  if (job.kind !== "inspect") return [];
+  return (job.findings ?? [])
+    .filter(({ state }) => state !== "ok")
+    .map(({ check, message, remedy }) =>
+      [`${check}: ${message}`, remedy].filter(Boolean).join("; "),
+    );
+}
+
+function describe(job: Job): Record<string, unknown> {
+  const { jobId, kind, state, providerId, createdAt, startedAt, endedAt, failure, warnings } = job;
+  return {
+    v: 1,
+    jobId,
+    kind,
+    state,
+    providerId,
+    createdAt,
+    startedAt,
+    endedAt,
+    failure,
+    warnings,
+    ...(job.kind === "backup" ? { vmId: job.vmId, vmName: job.vmName, pointId: job.pointId } : {}),
+    ...(job.kind === "restore" ? { vmName: job.vmName, restored: job.restored } : {}),
+  };
+}
