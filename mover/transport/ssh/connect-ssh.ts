@@ -69,13 +69,13 @@ export async function connectSsh(
   }
 
   /** A server that limits sessions refuses while others still close. */
-  async function openSession(line: string, signal: AbortSignal | undefined) {
+  async function openSession(line: string): Promise<ClientChannel> {
     for (let attempt = 1; ; attempt++) {
       try {
         return await openChannel((done) => client.exec(line, done), "a session");
       } catch (error) {
         if (lost.isLost || attempt >= openAttemptsMax) throw error;
-        await sleep(openRetryDelayMs * 2 ** (attempt - 1), undefined, signal ? { signal } : {});
+        await sleep(openRetryDelayMs * 2 ** (attempt - 1));
       }
     }
   }
@@ -101,7 +101,7 @@ export async function connectSsh(
           command,
           options: { timeoutMs: commandTimeoutMsDefault, ...run },
           hostName: name,
-          open: (line) => openSession(line, run.signal),
+          open: openSession,
           whyLost,
         }),
       ),

@@ -1,3 +1,4 @@
+import { randomUUID } from "node:crypto";
 import { constants } from "node:os";
 import { Failure } from "@holdfast/shared/domain/failure";
 import type { CommandResult, RunOptions } from "@holdfast/shared/ports/host";
@@ -8,7 +9,8 @@ import { quoteCommand } from "./quote-command.ts";
 
 /**
  * Runs one command on an SSH session and collects its output. When time, the signal or the limit of output ends it
- * early, the command is killed as far as the server allows (OpenSSH 7.9 and newer) and its session is closed.
+ * early, its session is closed and it is killed with all that it started: sshd does not do that, and it refuses SSH's
+ * own signals for root, so the processes are found by a mark in their environment.
  */
 export async function runOverChannel(request: {
   readonly command: readonly [string, ...string[]];
@@ -19,11 +21,18 @@ export async function runOverChannel(request: {
 }): Promise<CommandResult> {
   const { command, options, hostName } = request;
   const what = `${command[0]} on ${hostName}`;
-  const line = quoteCommand(command, options.environment);
+  const mark = `HOLDFAST_RUN=${randomUUID()}`;
+  const environment = { ...options.environment, HOLDFAST_RUN: mark.slice(mark.indexOf("=") + 1) };
+  const line = quoteCommand(command, environment);
   const deadline = startDeadline({ timeoutMs: options.timeoutMs, signal: options.signal, what });
   let channel: ClientChannel | undefined;
+  const abandon = async (running: ClientChannel): Promise<void> => {
+    running.close();
+    running.destroy();
+    await killMarked(mark, request.open);
+  };
   try {
-    channel = await deadline.race(request.open(line), kill);
+    channel = await deadline.race(request.open(line), (late) => void abandon(late));
     const output = collectOutput({
       stdout: channel,
       stderr: channel.stderr,
@@ -37,7 +46,7 @@ export async function runOverChannel(request: {
     const exitCode = await deadline.race(Promise.race([ended, output.exceeded]));
     return { exitCode, ...output.text() };
   } catch (error) {
-    if (channel !== undefined) kill(channel);
+    if (channel !== undefined) await abandon(channel);
     throw error;
   } finally {
     deadline.close();
@@ -74,12 +83,30 @@ export function exitCodeOfSignal(name: string | null | undefined): number {
   return 128 + (found?.[1] ?? 0);
 }
 
-function kill(channel: ClientChannel): void {
+/** Reads the environments of all processes that it may read, and kills those with this very entry. */
+// biome-ignore lint/suspicious/noTemplateCurlyInString: these are the shell's own.
+const killScript =
+  'for f in $(grep -lszxF -- "$1" /proc/[0-9]*/environ); do f=${f#/proc/}; kill -s KILL "${f%/environ}"; done';
+const killTimeoutMs = 5000;
+
+/** As well as can be: a host that cannot be reached any more keeps its process. */
+async function killMarked(
+  mark: string,
+  open: (line: string) => Promise<ClientChannel>,
+): Promise<void> {
+  const deadline = startDeadline({ timeoutMs: killTimeoutMs, what: "killing a command" });
   try {
-    channel.signal("KILL");
-    channel.close();
+    const line = quoteCommand(["sh", "-c", killScript, "sh", mark]);
+    const killing = await deadline.race(open(line), (late) => late.destroy());
+    killing.on("error", () => undefined);
+    const closed = new Promise<void>((resolve) => killing.on("close", () => resolve()));
+    killing.resume();
+    killing.stderr.resume();
+    killing.end();
+    await deadline.race(closed);
   } catch {
-    // The connection is gone already, and the command's session with it.
+    // Why the command was given up is what the caller must hear, not that it could not be killed.
+  } finally {
+    deadline.close();
   }
-  channel.destroy();
 }
