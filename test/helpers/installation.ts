@@ -1,0 +1,198 @@
+import { type ChildProcess, spawn } from "node:child_process";
+import { once } from "node:events";
+import { mkdtemp, readFile, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { createInterface } from "node:readline";
+import { createDynamoCatalog } from "@holdfast/shared/aws/catalog";
+import {
+  createDocumentClient,
+  createSfnClient,
+  createSqsClient,
+  createSsmClient,
+} from "@holdfast/shared/aws/clients";
+import { createSsmParameters } from "@holdfast/shared/aws/parameters";
+import { createSiteQueue } from "@holdfast/shared/aws/site-queue";
+import { createTaskTokens } from "@holdfast/shared/aws/task-tokens";
+import { type Job, jobStatesEnded } from "@holdfast/shared/contracts/catalog-items";
+import type { Catalog } from "@holdfast/shared/ports/catalog";
+import { systemClock } from "@holdfast/shared/ports/clock";
+import type { Driver } from "@holdfast/shared/ports/driver";
+import { createJsonLogger, silentLogger } from "@holdfast/shared/ports/logger";
+import { systemRandom } from "@holdfast/shared/ports/random";
+import { createRepository } from "@holdfast/shared/repository/repository";
+import { openObjectStore } from "@holdfast/shared/storage/open-object-store";
+import { type ApiClient, createApiClient } from "../../console/cli/api-client.ts";
+import { createRepositoryOpener } from "../../mover/open-repository.ts";
+import { pollQueue } from "../../mover/tasks/poll-queue.ts";
+import { runTask } from "../../mover/tasks/task-runner.ts";
+
+/**
+ * A whole installation for tests: the local stack as a process of its own (killable), a directory repository, and a
+ * mover in this process whose driver the test chooses. One per test file: the AWS SDK takes its endpoint from the environment.
+ */
+export type Installation = {
+  readonly api: ApiClient;
+  readonly catalog: Catalog;
+  readonly repositoryFolder: string;
+  readonly passphrase: string;
+  /** Starts a mover with this driver for every provider. */
+  startMover(driver: Driver): RunningMover;
+  /** SIGKILL, and a new process on the same state and port. */
+  killAndRestartStack(): Promise<void>;
+  /** Waits until the job has ended; fails the test after 60 s. */
+  ended(jobId: string): Promise<Job>;
+  addProvider(providerId: string): Promise<void>;
+  stop(): Promise<void>;
+};
+
+export type RunningMover = { stop(): Promise<void> };
+
+const stackEntry = new URL("../../infra/local/main.ts", import.meta.url).pathname;
+
+export async function startInstallation(): Promise<Installation> {
+  const state = await mkdtemp(join(tmpdir(), "holdfast-installation-"));
+  let stack = await startStack(state, 0);
+  const { port } = new URL(stack.ready.endpoint);
+  Object.assign(process.env, {
+    AWS_ENDPOINT_URL: stack.ready.endpoint,
+    AWS_REGION: "us-east-1",
+    AWS_ACCESS_KEY_ID: "local",
+    AWS_SECRET_ACCESS_KEY: "local",
+  });
+  const token = (await readFile(stack.ready.tokenFile, "utf8")).trim();
+  const api = createApiClient({ endpoint: stack.ready.endpoint, token, clock: systemClock });
+  const catalog = createDynamoCatalog({
+    client: createDocumentClient(),
+    tableName: stack.ready.table,
+    clock: systemClock,
+    random: systemRandom,
+  });
+  const repositoryFolder = join(state, "repository");
+  const passphrase = "correct horse battery staple";
+  await createRepository({
+    store: await openObjectStore(repositoryFolder),
+    passphrase,
+    clock: systemClock,
+    random: systemRandom,
+  });
+  await api.call("addRepository", {
+    body: { repositoryId: "main", url: repositoryFolder, passphrase },
+  });
+  const movers = new Set<RunningMover>();
+
+  const ended = async (jobId: string): Promise<Job> => {
+    const giveUpAt = Date.now() + 60_000;
+    for (;;) {
+      const { job } = await api.call("getJob", { id: jobId });
+      if (jobStatesEnded.includes(job.state)) return job;
+      if (Date.now() > giveUpAt) throw new Error(`job ${jobId} is still ${job.state} ${job.stage}`);
+      await systemClock.sleep(50);
+    }
+  };
+
+  return {
+    api,
+    catalog,
+    repositoryFolder,
+    passphrase,
+    ended,
+    startMover(driver) {
+      const mover = startMover(catalog, driver, stack.ready.queueUrl);
+      movers.add(mover);
+      return mover;
+    },
+    async killAndRestartStack() {
+      stack.child.kill("SIGKILL");
+      await once(stack.child, "exit");
+      stack = await startStack(state, Number(port));
+    },
+    async addProvider(providerId) {
+      await api.call("addProvider", {
+        body: {
+          providerId,
+          secret: "not used by the memory hypervisor",
+          settings: {
+            kind: "libvirt",
+            ssh: { host: "127.0.0.1", hostKeys: ["ssh-ed25519 AAAA"], login: "password" },
+          },
+        },
+      });
+      const job = await api.call("syncProvider", { id: providerId });
+      const { state: jobState, failure } = await ended(job.jobId);
+      if (jobState !== "succeeded") throw new Error(`sync ${jobState}: ${failure?.message}`);
+    },
+    async stop() {
+      for (const mover of movers) await mover.stop();
+      stack.child.kill("SIGTERM");
+      await once(stack.child, "exit");
+      await rm(state, { recursive: true, force: true });
+    },
+  };
+}
+
+function startMover(catalog: Catalog, driver: Driver, queueUrl: string): RunningMover {
+  const stop = new AbortController();
+  const moverId = `test-${Buffer.from(systemRandom(4)).toString("hex")}`;
+  const queue = createSiteQueue({ client: createSqsClient(), queueUrl, visibilitySeconds: 5 });
+  const logger = process.env["HOLDFAST_TEST_LOG"]
+    ? createJsonLogger((line) => process.stderr.write(`${line}\n`))
+    : silentLogger;
+  const options = {
+    services: {
+      catalog,
+      clock: systemClock,
+      workers: 1,
+      openDriver: async () => driver,
+      openRepository: createRepositoryOpener({
+        catalog,
+        parameters: createSsmParameters(createSsmClient()),
+      }),
+    },
+    queue,
+    answers: createTaskTokens(createSfnClient()),
+    moverId,
+    heartbeatMs: 200,
+    visibilitySeconds: 5,
+    logger,
+  };
+  const running = pollQueue({
+    queue,
+    tasksMax: 4,
+    drainMs: 100,
+    stop: stop.signal,
+    clock: systemClock,
+    logger,
+    run: (received, drain) => runTask(received, options, drain),
+  });
+  return {
+    async stop() {
+      stop.abort();
+      await running;
+    },
+  };
+}
+
+type Ready = {
+  readonly endpoint: string;
+  readonly tokenFile: string;
+  readonly table: string;
+  readonly queueUrl: string;
+};
+
+async function startStack(
+  state: string,
+  port: number,
+): Promise<{ child: ChildProcess; ready: Ready }> {
+  const args = [stackEntry, "--state", state, "--port", String(port), "--no-mover"];
+  const child = spawn(process.execPath, args, { stdio: ["ignore", "pipe", "pipe"] });
+  let errors = "";
+  child.stderr.on("data", (chunk: Buffer) => {
+    errors = (errors + chunk.toString("utf8")).slice(-4000);
+  });
+  for await (const line of createInterface({ input: child.stdout })) {
+    const ready: { ready?: boolean } & Ready = JSON.parse(line);
+    if (ready.ready === true) return { child, ready };
+  }
+  throw new Error(`the local stack did not start: ${errors}`);
+}
