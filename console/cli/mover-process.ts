@@ -22,6 +22,7 @@ export type MoverCall = {
   readonly signal?: AbortSignal;
   readonly onProgress?: (progress: StandaloneProgress) => void;
   readonly onWarning?: (message: string) => void;
+  readonly onNote?: (message: string) => void;
 };
 
 export type StandaloneProgress = {
@@ -91,6 +92,9 @@ async function readOutcome(
         break;
       case "warning":
         options.onWarning?.(line.message);
+        break;
+      case "note":
+        options.onNote?.(line.message);
         break;
       case "result":
         return { result: line.result };

@@ -21,7 +21,8 @@ export const StandaloneRequest = z.discriminatedUnion("kind", [
     ...Access,
     /** A file, a block device, or an `nbd://` or `nbd+unix://` URL. */
     source: z.string().min(1).max(4096),
-    format: ImageFormat,
+    /** Said, never probed: a raw disk's guest chooses its first bytes. Absent: raw, unless the file begins as qcow2 does. */
+    format: ImageFormat.optional(),
     /** Points of one name follow each other: the newest is what the next one is deduplicated against first. */
     name: z.string().min(1).max(200),
   }),
@@ -102,6 +103,8 @@ export const StandaloneLine = z.discriminatedUnion("type", [
     bytesTotal: z.number(),
   }),
   z.object({ type: z.literal("warning"), message: z.string() }),
+  /** For people only. */
+  z.object({ type: z.literal("note"), message: z.string() }),
   z.object({ type: z.literal("result"), result: z.unknown() }),
   z.object({
     type: z.literal("failed"),

@@ -58,11 +58,12 @@ const backup: CommandDefinition = {
     const isUrl = /^[a-z+]+:\/\//.test(source);
     const name =
       input.text("name") ?? (basename(isUrl ? new URL(source).pathname : source) || "image");
+    const format = chooseFormat(input.text("format"), isUrl ? "" : source);
     const result = await runAsJob(context, {
       kind: "image-backup",
       ...(await readAccess(context, input)),
       source: isUrl ? source : resolve(source),
-      format: chooseFormat(input.text("format"), isUrl ? "" : source),
+      ...(format === undefined ? {} : { format }),
       name,
     });
     if (!context.settings.json) {
@@ -156,7 +157,7 @@ const restore: CommandDefinition = {
       pointId: input.argument("point"),
       ...(disk === undefined ? {} : { disk }),
       output,
-      format: chooseFormat(input.text("format"), output),
+      format: chooseFormat(input.text("format"), output) ?? "raw",
       overwrite: input.flag("overwrite"),
     });
   },

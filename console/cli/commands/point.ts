@@ -187,7 +187,7 @@ const exportDisk: CommandDefinition = {
       rootKey: point.rootKey,
       ...(disk === undefined ? {} : { disk }),
       output,
-      format: chooseFormat(input.text("format"), output),
+      format: chooseFormat(input.text("format"), output) ?? "raw",
       overwrite: input.flag("overwrite"),
     });
   },

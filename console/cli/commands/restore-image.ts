@@ -8,10 +8,13 @@ import { runAsJob } from "./run-as-job.ts";
 
 export type ImageRestore = Omit<StandaloneRequest & { readonly kind: "image-restore" }, "kind">;
 
-/** `raw` unless said otherwise or the file's name ends in `.qcow2`. */
-export function chooseFormat(option: string | undefined, path: string): "raw" | "qcow2" {
+/** By the option, else by the file's ending; undefined when neither tells. */
+export function chooseFormat(
+  option: string | undefined,
+  path: string,
+): "raw" | "qcow2" | undefined {
   if (option !== undefined) return parseChoice("--format", option, imageFormats);
-  return /\.qcow2$/i.test(path) ? "qcow2" : "raw";
+  return /\.qcow2$/i.test(path) ? "qcow2" : undefined;
 }
 
 /** One disk of a point into a file or device on this machine. */

@@ -1,7 +1,8 @@
 import type { StandaloneRequest, StandaloneResult } from "@holdfast/shared/contracts/standalone";
 import { newSortableId } from "@holdfast/shared/domain/ids";
 import type { Context } from "../context.ts";
-import { createReporter } from "../report.ts";
+import { printable } from "../render/format.ts";
+import { createReporter, note } from "../report.ts";
 
 type TransferKind = "image-backup" | "image-restore";
 
@@ -35,6 +36,7 @@ export async function runAsJob<Kind extends TransferKind>(
             isFinished: bytesDone === bytesTotal,
           },
         ]),
+      onNote: (message) => note(context, printable(message)),
       onWarning: (message) => reporter.warning(job, message),
     });
     reporter.end();
