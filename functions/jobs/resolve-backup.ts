@@ -9,9 +9,9 @@ export type BackupRequest = {
   readonly full: boolean;
   readonly policyId?: string | undefined;
   readonly repositoryId?: string | undefined;
-  readonly options?: {
-    readonly [Option in keyof BackupOptions]?: BackupOptions[Option] | undefined;
-  };
+  readonly options?:
+    | { readonly [Option in keyof BackupOptions]?: BackupOptions[Option] | undefined }
+    | undefined;
 };
 
 /**
