@@ -3,7 +3,7 @@ import { closeSync, openSync } from "node:fs";
 import { mkdir, readFile, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { LocalStackReady } from "@holdfast/shared/contracts/local-stack";
-import { Failure } from "@holdfast/shared/domain/failure";
+import { Failure, failureCodes, failureId } from "@holdfast/shared/domain/failure";
 import type { Clock } from "@holdfast/shared/ports/clock";
 import type { Environment } from "./context.ts";
 
@@ -21,7 +21,8 @@ const files = (state: string) => ({
   pid: join(state, "up.pid"),
 });
 
-export const logFile = (state: string): string => files(state).log;
+/** Where the stack, its functions and its mover write their logs. */
+export const logFolder = (state: string): string => join(state, "log");
 
 /** The stack that `startStack` left running on this folder, if its process still lives. */
 export async function findStack(state: string): Promise<RunningStack | undefined> {
@@ -53,7 +54,7 @@ export async function startStack(
   const { ready, log, pid: pidFile } = files(start.state);
   await rm(ready, { force: true });
   const stdout = openSync(ready, "w", 0o600);
-  const stderr = openSync(log, "a", 0o600);
+  const stderr = openSync(log, "w", 0o600);
   const { HOLDFAST_PASSPHRASE: _secret, ...environment } = start.environment;
   const port = start.port === undefined ? [] : ["--port", String(start.port)];
   const child = spawn(process.execPath, [start.entryPath, "--state", start.state, ...port], {
@@ -103,7 +104,7 @@ export async function stopStack(state: string, stack: RunningStack, clock: Clock
   while (started !== undefined && (await startTime(stack.pid)) === started) {
     if (clock.now() > deadline) {
       throw new Failure("network.timeout", {
-        message: `process ${stack.pid} still runs ${stopMsMax / 1000} seconds after it was asked to end; its log: ${logFile(state)}`,
+        message: `process ${stack.pid} still runs ${stopMsMax / 1000} seconds after it was asked to end; its logs: ${logFolder(state)}`,
       });
     }
     await clock.sleep(pollMs);
@@ -111,9 +112,13 @@ export async function stopStack(state: string, stack: RunningStack, clock: Clock
   await rm(files(state).pid, { force: true });
 }
 
+/** The stack's own words, under its own code where its first line carries one. */
 async function failedStart(log: string, what: string): Promise<Failure> {
-  const lines = (await readIfAny(log))?.trimEnd().split("\n").slice(-8) ?? [];
-  return new Failure("internal", { message: `${what}; the end of ${log}:\n${lines.join("\n")}` });
+  const lines = (await readIfAny(log))?.trimEnd().split("\n") ?? [];
+  const [, id, message] = /^(HF-[A-Z-]+): (.*)$/.exec(lines[0] ?? "") ?? [];
+  const code = failureCodes.find((candidate) => failureId(candidate) === id);
+  if (code !== undefined && message !== undefined) return new Failure(code, { message });
+  return new Failure("internal", { message: `${what}:\n${lines.slice(-8).join("\n")}` });
 }
 
 function parseReady(text: string | undefined): LocalStackReady | undefined {

@@ -7,7 +7,7 @@ import { createApiClient } from "../api-client.ts";
 import type { CommandDefinition, CommandInput } from "../command.ts";
 import type { Context } from "../context.ts";
 import { exitCodes } from "../exit-codes.ts";
-import { findStack, logFile, type RunningStack, startStack, stopStack } from "../local-stack.ts";
+import { findStack, logFolder, type RunningStack, startStack, stopStack } from "../local-stack.ts";
 import { parseWholeNumber } from "../parse-values.ts";
 import { stateFolder } from "../profiles.ts";
 import { readPassphrase, readSecretFile } from "../read-secret.ts";
@@ -95,7 +95,7 @@ const up: CommandDefinition = {
     });
     if ((await Promise.race([stack.ended, interrupted])) !== "interrupted") {
       throw new Failure("internal", {
-        message: `the local stack ended by itself; its log: ${logFile(state)}`,
+        message: `the local stack ended by itself; its logs: ${logFolder(state)}`,
       });
     }
     note(context, "Stopping …");
@@ -201,7 +201,7 @@ async function registerRepository(
   { url, passphraseFile }: DefaultRepository,
 ): Promise<void> {
   const token = (await readSecretFile("token file", stack.tokenFile)).trim();
-  const api = createApiClient({ endpoint: stack.endpoint, token, clock: context.clock });
+  const api = createApiClient({ endpoint: stack.api, token, clock: context.clock });
   const { items } = await api.call("listRepositories");
   if (items.some(({ repositoryId }) => repositoryId === defaultRepositoryName)) return;
   await api.call("addRepository", {
@@ -216,19 +216,25 @@ async function registerRepository(
 async function saveProfile(
   context: Context,
   state: string,
-  { endpoint, tokenFile }: RunningStack,
+  { api, tokenFile }: RunningStack,
   { passphraseFile }: DefaultRepository,
 ): Promise<void> {
-  await context.profiles.put(context.profileName, { endpoint, tokenFile, passphraseFile, state });
+  await context.profiles.put(context.profileName, {
+    endpoint: api,
+    tokenFile,
+    passphraseFile,
+    state,
+  });
 }
 
 function showBlock(context: Context, state: string, stack: RunningStack, url: string): void {
-  const { endpoint, tokenFile, pid } = stack;
+  const { api, endpoint, tokenFile, pid } = stack;
   const hasLibvirt = existsSync(libvirtSocket);
   printFields(
     context,
     {
-      endpoint,
+      api,
+      awsEndpoint: endpoint,
       tokenFile,
       repository: url,
       state,
@@ -237,11 +243,11 @@ function showBlock(context: Context, state: string, stack: RunningStack, url: st
       libvirt: hasLibvirt,
     },
     [
-      ["API", endpoint],
+      ["API", api],
       ["token file", tokenFile],
       ["repository", url],
       ["state", state],
-      ["log", logFile(state)],
+      ["logs", logFolder(state)],
       ["profile", `${context.profileName} in ${context.profiles.path}`],
     ],
   );
