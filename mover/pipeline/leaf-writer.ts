@@ -1,0 +1,67 @@
+import { createKeyedHash } from "@holdfast/shared/repository/chunk/keyed-hash";
+import type { LeafRef } from "@holdfast/shared/repository/extent-map/leaf-table";
+import { identityKey } from "@holdfast/shared/repository/keys/secrets";
+import { putOwn } from "@holdfast/shared/repository/objects";
+import {
+  checkSealedPack,
+  createPackBuilder,
+  packName,
+} from "@holdfast/shared/repository/pack/pack";
+import type { Repository } from "@holdfast/shared/repository/repository";
+
+/** A leaf whose chunks are all in the store. */
+export type FinishedLeaf = {
+  readonly index: number;
+  readonly summary: Uint8Array;
+  readonly entries: Uint8Array;
+  readonly digest: Uint8Array;
+};
+
+export type WrittenLeaves = {
+  readonly refs: readonly { readonly index: number; readonly ref: LeafRef }[];
+  readonly bytesStored: number;
+};
+
+/** Stores leaves in metadata packs; resolves when they are in the store. */
+export async function writeLeaves(
+  repository: Repository,
+  leaves: readonly FinishedLeaf[],
+  signal: AbortSignal,
+): Promise<WrittenLeaves> {
+  const { secrets, settings, random, store } = repository;
+  const chunkHash = createKeyedHash(identityKey(secrets, "chunk-id"));
+  const refs: { index: number; ref: LeafRef }[] = [];
+  let bytesStored = 0;
+  let next = 0;
+  while (next < leaves.length) {
+    const sizeHint = 256 * 1024;
+    const pack = createPackBuilder({ kind: "metadata-pack", secrets, random, sizeHint });
+    while (next < leaves.length && pack.sizeBytes() < settings.packBytes) {
+      const leaf = leaves[next];
+      if (leaf === undefined) break;
+      next += 1;
+      const summaryId = chunkHash.hash(leaf.summary);
+      const entriesId = chunkHash.hash(leaf.entries);
+      const summary = pack.append("leaf-summary", summaryId, leaf.summary);
+      const entries = pack.append("leaf-entries", entriesId, leaf.entries);
+      const ref: LeafRef = {
+        packId: pack.packId,
+        epoch: pack.epoch,
+        offset: summary.offset,
+        summaryStored: summary.storedLength,
+        summaryRaw: leaf.summary.length,
+        entriesStored: entries.storedLength,
+        entriesRaw: leaf.entries.length,
+        summaryId,
+        entriesId,
+        digest: leaf.digest,
+      };
+      refs.push({ index: leaf.index, ref });
+    }
+    const sealed = pack.seal();
+    checkSealedPack(sealed, { secrets, chunkHash });
+    await putOwn(store, packName(pack.packId), sealed.bytes, { signal });
+    bytesStored += sealed.bytes.length;
+  }
+  return { refs, bytesStored };
+}

@@ -1,0 +1,119 @@
+import type { Failure } from "@holdfast/shared/domain/failure";
+import { isFailure } from "@holdfast/shared/domain/failure";
+import type { Logger } from "@holdfast/shared/ports/logger";
+import type { DiskRecord } from "@holdfast/shared/repository/extent-map/disk-record";
+import { leafRange } from "@holdfast/shared/repository/extent-map/disk-records";
+import {
+  createLeafStore,
+  type LoadedLeaf,
+} from "@holdfast/shared/repository/extent-map/leaf-store";
+import type { LeafRef } from "@holdfast/shared/repository/extent-map/leaf-table";
+import type { Repository } from "@holdfast/shared/repository/repository";
+import {
+  type ByteRun,
+  blockStates,
+  keepEntries,
+  type LeafExtents,
+  planChecks,
+  runsOf,
+  type SampleCheck,
+  throwSamples,
+} from "./leaf-plan.ts";
+
+/** One leaf, decided: what is read, what is compared, what is taken over from the previous point. */
+export type LeafJob = {
+  readonly index: number;
+  readonly offset: number;
+  readonly lengthBytes: number;
+  readonly reads: readonly ByteRun[];
+  readonly checks: readonly SampleCheck[];
+  readonly previous:
+    | {
+        readonly summary: Uint8Array;
+        readonly entries: Uint8Array;
+        readonly kept: readonly number[];
+      }
+    | undefined;
+  /** Known without reading anything: the previous point's leaf, or a hole. Samples are compared all the same. */
+  readonly settled: LeafRef | "hole" | undefined;
+};
+
+export type PrepareLeaf = (leaf: LeafExtents, signal: AbortSignal) => Promise<LeafJob>;
+
+export function createPrepareLeaf(o: {
+  readonly repository: Repository;
+  readonly previous: DiskRecord | undefined;
+  readonly sampleShare: number;
+  readonly logger: Logger;
+}): PrepareLeaf {
+  const { repository, previous, logger } = o;
+  const leafStore = createLeafStore(repository);
+
+  /** Undefined when there is none, or none that can be read: then nothing can be taken over from it. */
+  async function loadPrevious(index: number, signal: AbortSignal): Promise<LoadedLeaf | undefined> {
+    const ref = previousRef(previous, index);
+    if (previous === undefined || ref === undefined || ref === "hole") return undefined;
+    try {
+      return await leafStore.read(ref, { index, ...leafRange(previous, index) }, { signal });
+    } catch (error) {
+      if (!isUnreadable(error)) throw error;
+      logger.warn("previous leaf unreadable", { index, reason: error.message });
+      return undefined;
+    }
+  }
+
+  return async (leaf, signal) => {
+    const { states, index, offset, lengthBytes } = leaf;
+    const ref = previousRef(previous, index);
+    const hasSameRange =
+      previous !== undefined &&
+      ref !== undefined &&
+      leafRange(previous, index).lengthBytes === lengthBytes;
+    const samples = throwSamples(leaf, o.sampleShare, repository.random);
+    const settled =
+      states.every((state) => state === blockStates.zero) ||
+      (ref === "hole" && !states.includes(blockStates.data))
+        ? "hole"
+        : hasSameRange && states.every((state) => state === blockStates.unchanged)
+          ? ref
+          : undefined;
+    const common = { index, offset, lengthBytes, settled };
+    if (settled !== undefined && samples === undefined) {
+      return { ...common, reads: [], checks: [], previous: undefined };
+    }
+    const loaded = await loadPrevious(index, signal);
+    if (loaded === undefined && ref !== "hole" && states.includes(blockStates.unchanged)) {
+      const all = Uint8Array.from(states, (state) =>
+        state === blockStates.unchanged ? blockStates.data : state,
+      );
+      const reads = [...runsOf({ ...leaf, states: all }, blockStates.data)];
+      const checks = samples ? planChecks({ ...leaf, states: all }, samples, undefined, []) : [];
+      return { ...common, settled: undefined, reads, checks, previous: undefined };
+    }
+    const kept =
+      loaded === undefined ? [] : keepEntries(leaf, loaded.leaf, repository.settings.chunkBytesMin);
+    const checks = samples ? planChecks(leaf, samples, loaded?.leaf, kept) : [];
+    return {
+      ...common,
+      reads: settled === undefined ? [...runsOf(leaf, blockStates.data)] : [],
+      checks,
+      previous:
+        loaded === undefined || settled !== undefined
+          ? undefined
+          : { summary: loaded.summary, entries: loaded.entries, kept },
+    };
+  };
+}
+
+function previousRef(
+  previous: DiskRecord | undefined,
+  index: number,
+): LeafRef | "hole" | undefined {
+  if (previous === undefined || index >= previous.leaves.count) return undefined;
+  return previous.leaves.get(index);
+}
+
+/** Damaged or gone, as against a store that doesn't answer now. */
+export function isUnreadable(error: unknown): error is Failure {
+  return isFailure(error, "object.corrupt") || isFailure(error, "object.not-found");
+}

@@ -1,0 +1,239 @@
+import { availableParallelism } from "node:os";
+import { asFailure, Failure } from "@holdfast/shared/domain/failure";
+import type { DiskWriter } from "@holdfast/shared/ports/disk";
+import type { Logger } from "@holdfast/shared/ports/logger";
+import { createDigests, type Placed } from "@holdfast/shared/repository/extent-map/digest";
+import type { DiskRecord } from "@holdfast/shared/repository/extent-map/disk-record";
+import { leafRange } from "@holdfast/shared/repository/extent-map/disk-records";
+import { createLeafStore } from "@holdfast/shared/repository/extent-map/leaf-store";
+import { sameBytes, toHex } from "@holdfast/shared/repository/format/bytes";
+import { packName } from "@holdfast/shared/repository/pack/pack";
+import type { Repository } from "@holdfast/shared/repository/repository";
+import { type ChunkOpeners, createChunkOpeners } from "./chunk-openers.ts";
+import type { ByteRun } from "./leaf-plan.ts";
+import { createSlots } from "./limits.ts";
+import { holesOf, type PackRange, planRanges } from "./restore-plan.ts";
+
+/**
+ * Writes one disk of a recovery point to a target. Needs the store and the keys, no index and no earlier point.
+ *
+ * What always holds: only bytes that were authenticated and have their chunk's id reach the target; holes are written as
+ * zeros unless the target begins as zeros; at the end a digest over what was written where must be the one that was made when
+ * the disk was read.
+ */
+export type RestoreOptions = {
+  readonly repository: Repository;
+  readonly recordKey: string;
+  readonly writer: DiskWriter;
+  readonly onProgress: (progress: RestoreProgress) => void;
+  readonly signal: AbortSignal;
+  /** Worker threads; 0 works in this thread. Default: one a core, at most 8. */
+  readonly workers?: number;
+  readonly logger: Logger;
+};
+
+/** Bytes. `bytesRead` from the repository's storage. */
+export type RestoreProgress = {
+  readonly bytesDone: number;
+  readonly bytesTotal: number;
+  readonly bytesRead: number;
+  readonly bytesWritten: number;
+  readonly bytesZeroed: number;
+};
+
+export type RestoreResult = RestoreProgress & { readonly digest: string };
+
+const workersMax = 8;
+/** Leaves worked on at once, and ranged reads in flight: at most 8 MiB each, about 13 MiB with what they inflate to. */
+const leavesInFlight = 6;
+const rangesInFlight = 10;
+
+/**
+ * Fails with `target.refused` when the target is too small, `object.corrupt` or `object.not-found` for damage in the repository, `verification.failed`
+ * when what was written is not what was backed up, `cancelled` when stopped.
+ */
+export async function restoreDisk(o: RestoreOptions): Promise<RestoreResult> {
+  const stop = new AbortController();
+  const signal = AbortSignal.any([o.signal, stop.signal]);
+  const { repository, writer } = o;
+  const workers = o.workers ?? Math.min(availableParallelism(), workersMax);
+  let openers: ChunkOpeners | undefined;
+  try {
+    signal.throwIfAborted();
+    const record = await repository.readDiskRecord(o.recordKey, { signal });
+    if (writer.sizeBytes < record.sizeBytes) {
+      throw new Failure("target.refused", {
+        message: `the target has ${writer.sizeBytes} bytes, the disk needs ${record.sizeBytes}`,
+      });
+    }
+    openers = createChunkOpeners(repository.secrets, workers);
+    return await restore({ ...o, record, openers, signal });
+  } catch (error) {
+    stop.abort(error);
+    if (o.signal.aborted) throw asFailure(o.signal.reason, "cancelled", "restore stopped");
+    throw error;
+  } finally {
+    stop.abort();
+    await openers?.stop();
+  }
+}
+
+type Restoring = RestoreOptions & {
+  readonly record: DiskRecord;
+  readonly openers: ChunkOpeners;
+};
+
+async function restore(o: Restoring): Promise<RestoreResult> {
+  const { repository, record, writer, signal } = o;
+  const leafStore = createLeafStore(repository);
+  const digests = createDigests(repository.secrets);
+  const target = createTarget(writer, signal);
+  const ranges = createSlots(rangesInFlight);
+  const leafDigests: Uint8Array[] = [];
+  let bytesDone = 0;
+  let bytesRead = 0;
+  const progress = (): RestoreProgress => ({
+    bytesDone,
+    bytesTotal: record.sizeBytes,
+    bytesRead,
+    bytesWritten: target.bytesWritten(),
+    bytesZeroed: target.bytesZeroed(),
+  });
+
+  /** What was really written, by the ids that the written bytes were found to have. */
+  async function restoreRange(range: PackRange): Promise<readonly Placed[]> {
+    await ranges.take(signal);
+    try {
+      const bytes = await repository.store.getRange(packName(range.packId), range, { signal });
+      bytesRead += bytes.length;
+      const opened = await o.openers.open({ ...range, bytes });
+      const { pieces, placed } = arrange(range, opened);
+      signal.throwIfAborted();
+      await target.write(pieces);
+      return placed;
+    } finally {
+      ranges.give();
+    }
+  }
+
+  async function restoreLeaf(index: number): Promise<void> {
+    const place = leafRange(record, index);
+    const ref = record.leaves.get(index);
+    let placed: readonly Placed[] = [];
+    if (ref === undefined || ref === "hole") {
+      await target.zero({ offset: place.offset, length: place.lengthBytes });
+    } else {
+      const { leaf } = await leafStore.read(ref, { index, ...place }, { signal });
+      const { chunkBytesMax } = repository.settings;
+      const plan = planRanges(leaf, { diskOffset: place.offset, chunkBytesMax });
+      const [parts] = await Promise.all([
+        Promise.all(plan.map(restoreRange)),
+        Promise.all(Array.from(holesOf(leaf, place.offset), (hole) => target.zero(hole))),
+      ]);
+      placed = parts.flat();
+    }
+    leafDigests[index] = digests.leaf(place, placed);
+    bytesDone += place.lengthBytes;
+    o.onProgress(progress());
+  }
+
+  let next = 0;
+  async function work(): Promise<void> {
+    while (next < record.leaves.count) {
+      signal.throwIfAborted();
+      const index = next;
+      next += 1;
+      await restoreLeaf(index);
+    }
+  }
+  await Promise.all(Array.from({ length: leavesInFlight }, work));
+  if (writer.sizeBytes > record.sizeBytes) {
+    const length = writer.sizeBytes - record.sizeBytes;
+    await target.zero({ offset: record.sizeBytes, length });
+  }
+  await writer.flush();
+  const digest = digests.disk(record.sizeBytes, leafDigests);
+  if (!sameBytes(digest, record.digest)) {
+    throw new Failure("verification.failed", {
+      message: `disk ${record.diskKey}: what was written where is not what was backed up (digest ${toHex(digest)}, expected ${toHex(record.digest)})`,
+    });
+  }
+  o.logger.info("disk restored", { diskKey: record.diskKey, ...progress() });
+  return { ...progress(), digest: toHex(digest) };
+}
+
+type Piece = { readonly offset: number; readonly bytes: Uint8Array };
+
+/** Chunks that follow each other on the disk as they do in the pack become one write. */
+function arrange(
+  range: PackRange,
+  opened: { readonly bytes: Uint8Array; readonly ids: readonly Uint8Array[] },
+): { readonly pieces: readonly Piece[]; readonly placed: readonly Placed[] } {
+  const placed: Placed[] = [];
+  const pieces: { offset: number; from: number; length: number }[] = [];
+  let from = 0;
+  for (const [position, { length, diskOffsets }] of range.chunks.entries()) {
+    const id = opened.ids[position] ?? new Uint8Array(0);
+    for (const offset of diskOffsets) {
+      placed.push({ offset, length, id });
+      const last = pieces.at(-1);
+      if (
+        last !== undefined &&
+        last.offset + last.length === offset &&
+        last.from + last.length === from
+      ) {
+        last.length += length;
+      } else {
+        pieces.push({ offset, from, length });
+      }
+    }
+    from += length;
+  }
+  return {
+    placed,
+    pieces: pieces.map((piece) => ({
+      offset: piece.offset,
+      bytes: opened.bytes.subarray(piece.from, piece.from + piece.length),
+    })),
+  };
+}
+
+function createTarget(writer: DiskWriter, signal: AbortSignal) {
+  const writes = createSlots(Math.max(1, writer.writesMax));
+  let bytesWritten = 0;
+  let bytesZeroed = 0;
+
+  async function writeOne(offset: number, bytes: Uint8Array): Promise<void> {
+    await writes.take(signal);
+    try {
+      await writer.write(offset, bytes, { signal });
+      bytesWritten += bytes.length;
+    } finally {
+      writes.give();
+    }
+  }
+
+  return {
+    bytesWritten: () => bytesWritten,
+    bytesZeroed: () => bytesZeroed,
+    write: async (pieces: readonly Piece[]): Promise<void> => {
+      const parts: Promise<void>[] = [];
+      for (const { offset, bytes } of pieces) {
+        for (let at = 0; at < bytes.length; at += writer.writeBytesMax) {
+          parts.push(writeOne(offset + at, bytes.subarray(at, at + writer.writeBytesMax)));
+        }
+      }
+      await Promise.all(parts);
+    },
+    zero: async ({ offset, length }: ByteRun): Promise<void> => {
+      if (writer.startsZeroed || length === 0) return;
+      await writes.take(signal);
+      try {
+        await writer.zero(offset, length, { signal });
+        bytesZeroed += length;
+      } finally {
+        writes.give();
+      }
+    },
+  };
+}

@@ -1,0 +1,56 @@
+import { strict as assert } from "node:assert";
+import { corrupt, toHex } from "../format/bytes.ts";
+import { compress, inflate } from "../format/compression.ts";
+import { decrypt, encrypt, tagBytes } from "../keys/aead.ts";
+
+/**
+ * One record of a pack: AES-256-GCM under the pack's key, the record's offset in the pack as nonce, so that no nonce
+ * repeats within a pack. Repository, pack, offset and raw length are authenticated.
+ * A record is compressed exactly when it is stored in fewer than raw length + 16 bytes.
+ */
+export type RecordPlace = {
+  readonly repositoryId: Uint8Array;
+  readonly packId: Uint8Array;
+  readonly packKey: Uint8Array;
+  readonly offset: number;
+};
+
+export function sealRecord(place: RecordPlace, plain: Uint8Array): Uint8Array {
+  const packed = compress(plain);
+  assert(packed === undefined || packed.length < plain.length);
+  return encrypt(
+    place.packKey,
+    nonceAt(place.offset),
+    recordAad(place, plain.length),
+    packed ?? plain,
+  );
+}
+
+export function openRecord(place: RecordPlace, sealed: Uint8Array, rawLength: number): Uint8Array {
+  const name = `record at ${place.offset} of pack ${toHex(place.packId)}`;
+  if (sealed.length > rawLength + tagBytes) throw corrupt(`${name} is longer than it may be`);
+  const plain = decrypt(
+    place.packKey,
+    nonceAt(place.offset),
+    recordAad(place, rawLength),
+    sealed,
+    name,
+  );
+  return plain.length < rawLength ? inflate(plain, rawLength, name) : plain;
+}
+
+export function nonceAt(offset: number): Uint8Array {
+  const nonce = Buffer.alloc(12);
+  nonce.writeUInt32LE(offset, 0);
+  return nonce;
+}
+
+function recordAad(place: RecordPlace, rawLength: number): Uint8Array {
+  const aad = Buffer.alloc(48);
+  aad.write("HFRECRD1", 0, "latin1");
+  aad.set(place.repositoryId, 8);
+  aad.set(place.packId, 24);
+  aad.writeUInt32LE(place.offset, 40);
+  aad.writeUInt32LE(rawLength, 44);
+  return aad;
+}

@@ -1,0 +1,24 @@
+import { constants, zstdCompressSync, zstdDecompressSync } from "node:zlib";
+import { corrupt } from "./bytes.ts";
+
+const options = { params: { [constants.ZSTD_c_compressionLevel]: 1 } };
+
+/** The zstd-1 form when it is at least 3 % smaller, else undefined: what hardly shrinks is not worth inflating. */
+export function compress(plain: Uint8Array): Uint8Array | undefined {
+  const packed = zstdCompressSync(plain, options);
+  return packed.length <= plain.length * 0.97 ? packed : undefined;
+}
+
+/** Never inflates to more than `rawLength` bytes; any other length is corrupt. */
+export function inflate(packed: Uint8Array, rawLength: number, name: string): Uint8Array {
+  let plain: Uint8Array;
+  try {
+    plain = zstdDecompressSync(packed, { maxOutputLength: Math.max(rawLength, 1) });
+  } catch (cause) {
+    throw corrupt(`${name} does not inflate to its ${rawLength} bytes`, { cause });
+  }
+  if (plain.length !== rawLength) {
+    throw corrupt(`${name} inflates to ${plain.length} bytes, expected ${rawLength}`);
+  }
+  return plain;
+}

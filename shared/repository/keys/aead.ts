@@ -1,0 +1,46 @@
+import { createCipheriv, createDecipheriv } from "node:crypto";
+import { corrupt } from "../format/bytes.ts";
+
+export const tagBytes = 16;
+
+/** AES-256-GCM: ciphertext, then the tag. The nonce is 12 bytes and never used twice with one key. */
+export function encrypt(
+  key: Uint8Array,
+  nonce: Uint8Array,
+  aad: Uint8Array,
+  plain: Uint8Array,
+): Uint8Array {
+  const cipher = createCipheriv("aes-256-gcm", key, nonce);
+  cipher.setAAD(aad);
+  const sealed = Buffer.allocUnsafe(plain.length + tagBytes);
+  const written = cipher.update(plain).copy(sealed, 0);
+  cipher.final();
+  cipher.getAuthTag().copy(sealed, written);
+  return sealed;
+}
+
+/** Fails with `object.corrupt` unless every byte, the nonce and the bound data are what was sealed. */
+export function decrypt(
+  key: Uint8Array,
+  nonce: Uint8Array,
+  aad: Uint8Array,
+  sealed: Uint8Array,
+  name: string,
+): Uint8Array {
+  if (sealed.length < tagBytes) throw corrupt(`${name} is shorter than its tag`, { name });
+  const decipher = createDecipheriv("aes-256-gcm", key, nonce, { authTagLength: tagBytes });
+  decipher.setAAD(aad);
+  decipher.setAuthTag(sealed.subarray(sealed.length - tagBytes));
+  const plain = decipher.update(sealed.subarray(0, sealed.length - tagBytes));
+  try {
+    decipher.final();
+  } catch (cause) {
+    throw corrupt(`${name} does not authenticate: its bytes, name or place were changed`, {
+      name,
+      cause,
+    });
+  }
+  return plain;
+}
+
+export const zeroNonce: Uint8Array = new Uint8Array(12);

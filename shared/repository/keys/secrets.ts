@@ -1,0 +1,57 @@
+import { hkdfSync } from "node:crypto";
+import { corrupt, toHex } from "../format/bytes.ts";
+
+/**
+ * What an opened repository knows. Plain values, so that worker threads receive a copy.
+ * The identity secret never changes, so that equal bytes keep equal ids and cut points over all key epochs;
+ * master keys come in epochs and seal everything.
+ */
+export type RepositorySecrets = {
+  /** 16 bytes. */
+  readonly repositoryId: Uint8Array;
+  /** 32 bytes. */
+  readonly identity: Uint8Array;
+  /** Epoch to 32 bytes. */
+  readonly masters: ReadonlyMap<number, Uint8Array>;
+  /** The epoch that seals what is new. */
+  readonly activeEpoch: number;
+};
+
+export type SealKey = {
+  readonly key: Uint8Array;
+  /** Stored beside what the key seals: AES-GCM alone does not commit to its key. */
+  readonly commitment: Uint8Array;
+};
+
+export function identityKey(
+  secrets: RepositorySecrets,
+  purpose: "chunk-id" | "digest" | "cut" | "config",
+  lengthBytes = 32,
+): Uint8Array {
+  return derive(secrets.identity, secrets.repositoryId, `holdfast/1/${purpose}`, lengthBytes);
+}
+
+/** `salt` is random and never used twice: a pack's id, or the salt at the head of a sealed object. */
+export function sealKey(
+  secrets: RepositorySecrets,
+  epoch: number,
+  purpose: "pack" | "object",
+  salt: Uint8Array,
+): SealKey {
+  const master = secrets.masters.get(epoch);
+  if (master === undefined) {
+    throw corrupt(`key epoch ${epoch} is not among the repository's keys`, { epoch });
+  }
+  const info = `holdfast/1/${purpose}/${toHex(secrets.repositoryId)}/${epoch}`;
+  const both = derive(master, salt, info, 64);
+  return { key: both.subarray(0, 32), commitment: both.subarray(32) };
+}
+
+export function derive(
+  secret: Uint8Array,
+  salt: Uint8Array,
+  info: string,
+  lengthBytes: number,
+): Uint8Array {
+  return new Uint8Array(hkdfSync("sha256", secret, salt, info, lengthBytes));
+}

@@ -1,0 +1,234 @@
+import { Failure, isFailure } from "../domain/failure.ts";
+import type { Clock } from "../ports/clock.ts";
+import type { VmMetadata } from "../ports/driver.ts";
+import { type Logger, silentLogger } from "../ports/logger.ts";
+import type { CallOptions, ObjectStore } from "../ports/object-store.ts";
+import type { RandomBytes } from "../ports/random.ts";
+import type { DiskRecord } from "./extent-map/disk-record.ts";
+import { createDiskRecords } from "./extent-map/disk-records.ts";
+import { toHex } from "./format/bytes.ts";
+import { checkConfig, configName, decodeConfig, encodeConfig } from "./format/config.ts";
+import { defaultSettings, RepositorySettings } from "./format/settings.ts";
+import {
+  defaultPassphraseCost,
+  type PassphraseCost,
+  unwrapKey,
+  wrapKey,
+} from "./keys/key-object.ts";
+import type { RepositorySecrets } from "./keys/secrets.ts";
+import { createObjects, type RepositoryObjects } from "./objects.ts";
+import type { DiskOfPoint, PointSummary } from "./recovery-point/point.ts";
+import { createPoints } from "./recovery-point/points.ts";
+
+/**
+ * The repository: everything that is stored about the virtual machines of one tenant, in one object store.
+ *
+ * What always holds: an object is never overwritten; packs are written before what refers to them, and a recovery point's
+ * root last, so that a listed point is complete; every stored byte is authenticated and bound to its name; restoring needs
+ * only the store and a passphrase; another writer may work at the same time, without a lock.
+ */
+export interface Repository {
+  readonly repositoryId: string;
+  readonly store: ObjectStore;
+  readonly settings: RepositorySettings;
+  readonly secrets: RepositorySecrets;
+  readonly clock: Clock;
+  readonly random: RandomBytes;
+  /** Sealed records under random names. */
+  readonly objects: RepositoryObjects;
+  /** Seals a VM's metadata ahead of its point; returns the name that `NewPoint.metadata` takes. */
+  putMetadata(
+    metadata: VmMetadata,
+    options?: CallOptions,
+  ): Promise<{ readonly metadataKey: string }>;
+  /**
+   * The commit. Idempotent for one job and fence: an attempt whose answer was lost is found and taken up.
+   * Fails with `object.not-found` or `object.corrupt` when a disk record is missing or not as it should be.
+   */
+  writePoint(point: NewPoint, options?: CallOptions): Promise<{ readonly rootKey: string }>;
+  /** Fails with `object.not-found`, `object.corrupt`. */
+  readPoint(rootKey: string, options?: CallOptions): Promise<Point>;
+  /**
+   * Every committed point, oldest id first within a VM, from the store alone; of several attempts at one point the one with the
+   * highest fence. Roots that cannot be read are logged and given to `onUnreadable`, never listed.
+   */
+  listPoints(options?: ListPointsOptions): AsyncIterable<PointSummary>;
+  readDiskRecord(recordKey: string, options?: CallOptions): Promise<DiskRecord>;
+  writeDiskRecord(record: DiskRecord, options?: CallOptions): Promise<string>;
+}
+
+export type ListPointsOptions = CallOptions & {
+  readonly vmKey?: string;
+  readonly onUnreadable?: (found: { readonly key: string; readonly failure: Failure }) => void;
+};
+
+export type NewPoint = {
+  readonly pointId: string;
+  /** Stable over the VM's life; part of the object's name. */
+  readonly vmKey: string;
+  readonly vmName: string;
+  readonly providerId: string;
+  readonly jobId: string;
+  readonly fence: number;
+  /** ISO 8601; for display only. */
+  readonly takenAt: string;
+  readonly mode: "full" | "incremental";
+  readonly consistency: "application" | "crash" | "stopped";
+  readonly warnings: readonly string[];
+  readonly parent?: { readonly pointId: string; readonly rootKey: string } | undefined;
+  /** The metadata, or where `putMetadata` has put it. */
+  readonly metadata: VmMetadata | { readonly metadataKey: string };
+  readonly disks: readonly NewPointDisk[];
+};
+
+export type NewPointDisk = {
+  readonly key: string;
+  readonly recordKey: string;
+  readonly mode: "full" | "incremental";
+  readonly reason: string;
+};
+
+export type Point = PointSummary & { readonly metadata: VmMetadata };
+export type { DiskOfPoint, PointSummary };
+
+type Opening = {
+  readonly store: ObjectStore;
+  readonly passphrase: string;
+  readonly clock: Clock;
+  readonly random: RandomBytes;
+  readonly logger?: Logger;
+};
+
+/** Fails with `repository.exists` if there is one, also an unfinished or foreign one. */
+export async function createRepository(
+  o: Opening & {
+    readonly settings?: Partial<RepositorySettings>;
+    readonly passphraseCost?: PassphraseCost;
+  },
+): Promise<Repository> {
+  const settings = parseSettings({ ...defaultSettings, ...o.settings });
+  await refuseIfTaken(o.store);
+  const secrets: RepositorySecrets = {
+    repositoryId: Uint8Array.from(o.random(16)),
+    identity: Uint8Array.from(o.random(32)),
+    masters: new Map([[1, Uint8Array.from(o.random(32))]]),
+    activeEpoch: 1,
+  };
+  const name = `keys/${toHex(o.random(16))}`;
+  const key = await wrapKey({
+    name,
+    repositoryId: secrets.repositoryId,
+    key: { epoch: 1, master: secrets.masters.get(1) ?? o.random(32), identity: secrets.identity },
+    passphrase: o.passphrase,
+    cost: o.passphraseCost ?? defaultPassphraseCost,
+    random: o.random,
+  });
+  const config = encodeConfig(
+    {
+      repositoryId: toHex(secrets.repositoryId),
+      createdAt: new Date(o.clock.now()).toISOString(),
+      features: [],
+      settings,
+      store: { conditionalPut: o.store.supports.conditionalPut },
+    },
+    secrets,
+  );
+  // The config comes last: a repository without its key does not exist. Of two that race, one puts the config.
+  await o.store.put(name, key);
+  try {
+    await o.store.put(configName, config);
+  } catch (cause) {
+    if (!isFailure(cause, "object.exists")) throw cause;
+    const stored = await o.store.get(configName);
+    if (Buffer.compare(stored, config) !== 0) throw taken(o.store, cause);
+  }
+  return openRepository(o);
+}
+
+/** Fails with `repository.not-found`, `repository.key-wrong`, `repository.format-unknown`, `object.corrupt`. */
+export async function openRepository(o: Opening): Promise<Repository> {
+  const configBytes = await getConfig(o.store);
+  const config = decodeConfig(configBytes);
+  const secrets = await openSecrets(o, Uint8Array.from(Buffer.from(config.repositoryId, "hex")));
+  checkConfig(configBytes, secrets);
+  const objects = createObjects({ store: o.store, secrets, random: o.random });
+  const diskRecords = createDiskRecords({ objects, secrets, settings: config.settings });
+  const points = createPoints({
+    ...o,
+    logger: o.logger ?? silentLogger,
+    objects,
+    diskRecords,
+  });
+  return {
+    repositoryId: config.repositoryId,
+    store: o.store,
+    settings: config.settings,
+    secrets,
+    clock: o.clock,
+    random: o.random,
+    objects,
+    putMetadata: points.putMetadata,
+    writePoint: points.write,
+    readPoint: points.read,
+    listPoints: points.list,
+    readDiskRecord: diskRecords.read,
+    writeDiskRecord: diskRecords.write,
+  };
+}
+
+async function openSecrets(o: Opening, repositoryId: Uint8Array): Promise<RepositorySecrets> {
+  const masters = new Map<number, Uint8Array>();
+  let identity: Uint8Array | undefined;
+  let refusal: unknown;
+  for await (const { key: name } of o.store.list("keys/")) {
+    try {
+      const bytes = await o.store.get(name);
+      const key = await unwrapKey({ name, bytes, repositoryId, passphrase: o.passphrase });
+      identity ??= Uint8Array.from(key.identity);
+      masters.set(key.epoch, Uint8Array.from(key.master));
+    } catch (error) {
+      if (!isFailure(error, "repository.key-wrong") && !isFailure(error, "object.corrupt")) {
+        throw error;
+      }
+      // A damaged wrapping weighs more than one for another passphrase: it may be the one that was asked for.
+      if (refusal === undefined || isFailure(error, "object.corrupt")) refusal = error;
+    }
+  }
+  if (identity === undefined) {
+    if (isFailure(refusal, "object.corrupt")) throw refusal;
+    throw new Failure("repository.key-wrong", {
+      message: `the passphrase opens none of the key wrappings of ${o.store.url}`,
+      cause: refusal,
+    });
+  }
+  return { repositoryId, identity, masters, activeEpoch: Math.max(...masters.keys()) };
+}
+
+async function getConfig(store: ObjectStore): Promise<Uint8Array> {
+  try {
+    return await store.get(configName);
+  } catch (cause) {
+    if (!isFailure(cause, "object.not-found")) throw cause;
+    throw new Failure("repository.not-found", {
+      message: `there is no repository at ${store.url}`,
+      cause,
+    });
+  }
+}
+
+async function refuseIfTaken(store: ObjectStore): Promise<void> {
+  if ((await store.head(configName)) !== undefined) throw taken(store);
+}
+
+function taken(store: ObjectStore, cause?: unknown): Failure {
+  return new Failure("repository.exists", {
+    message: `there is a repository at ${store.url} already`,
+    cause,
+  });
+}
+
+function parseSettings(settings: RepositorySettings): RepositorySettings {
+  const parsed = RepositorySettings.safeParse(settings);
+  if (parsed.success) return parsed.data;
+  throw new Failure("input.invalid", { message: `repository settings: ${parsed.error.message}` });
+}
