@@ -1,0 +1,58 @@
+/**
+ * `node infra/local/main.ts --state DIR [--port N] [--no-mover]`: runs the local stack until SIGTERM or SIGINT. One line of
+ * JSON on standard output says that it is ready; everything else goes to DIR/log.
+ */
+import { appendFileSync } from "node:fs";
+import { join } from "node:path";
+import { parseArgs } from "node:util";
+import { failureId, failureKind, toFailureRecord } from "@holdfast/shared/domain/failure";
+import { startLocalStack } from "./local-stack.ts";
+
+async function main(): Promise<void> {
+  const { values } = parseArgs({
+    options: {
+      state: { type: "string" },
+      port: { type: "string", default: "0" },
+      "no-mover": { type: "boolean", default: false },
+    },
+  });
+  const port = Number(values.port);
+  if (values.state === undefined || !Number.isInteger(port) || port < 0 || port > 65_535) {
+    process.stderr.write("usage: main.ts --state DIR [--port N] [--no-mover]\n");
+    process.exitCode = 2;
+    return;
+  }
+  const stack = await startLocalStack({
+    stateFolder: values.state,
+    port,
+    mover: !values["no-mover"],
+  });
+  const { endpoint, api, tokenFile, state } = stack;
+  process.stdout.write(`${JSON.stringify({ ready: true, endpoint, api, tokenFile, state })}\n`);
+  redirectOutput(join(state, "log", "functions.log"));
+  for (const signal of ["SIGTERM", "SIGINT"] as const) {
+    process.on(signal, () => {
+      stack.close().then(
+        () => process.exit(0),
+        (error: unknown) => fail(error),
+      );
+    });
+  }
+}
+
+/** The functions run in this process and log to standard output, which Lambda would collect: here a file does. */
+function redirectOutput(path: string): void {
+  process.stdout.write = (chunk: string | Uint8Array) => {
+    appendFileSync(path, chunk, { mode: 0o600 });
+    return true;
+  };
+}
+
+function fail(error: unknown): void {
+  const { code, message, causes } = toFailureRecord(error);
+  const lines = [`${failureId(code)}: ${message}`, ...causes, failureKind(code).advice];
+  process.stderr.write(`${lines.join("\n  ")}\n`);
+  process.exit(failureKind(code).exitCode);
+}
+
+main().catch(fail);
