@@ -15,6 +15,7 @@ import { createSsmParameters } from "@holdfast/shared/aws/parameters";
 import { createSiteQueue } from "@holdfast/shared/aws/site-queue";
 import { createTaskTokens } from "@holdfast/shared/aws/task-tokens";
 import { type Job, jobStatesEnded } from "@holdfast/shared/contracts/catalog-items";
+import { LocalStackReady } from "@holdfast/shared/contracts/local-stack";
 import type { Catalog } from "@holdfast/shared/ports/catalog";
 import { systemClock } from "@holdfast/shared/ports/clock";
 import type { Driver } from "@holdfast/shared/ports/driver";
@@ -23,6 +24,7 @@ import { systemRandom } from "@holdfast/shared/ports/random";
 import { createRepository } from "@holdfast/shared/repository/repository";
 import { openObjectStore } from "@holdfast/shared/storage/open-object-store";
 import { type ApiClient, createApiClient } from "../../console/cli/api-client.ts";
+import { environmentOf } from "../../infra/local/provision.ts";
 import { createRepositoryOpener } from "../../mover/open-repository.ts";
 import { pollQueue } from "../../mover/tasks/poll-queue.ts";
 import { runTask } from "../../mover/tasks/task-runner.ts";
@@ -54,17 +56,13 @@ export async function startInstallation(): Promise<Installation> {
   const state = await mkdtemp(join(tmpdir(), "holdfast-installation-"));
   let stack = await startStack(state, 0);
   const { port } = new URL(stack.ready.endpoint);
-  Object.assign(process.env, {
-    AWS_ENDPOINT_URL: stack.ready.endpoint,
-    AWS_REGION: "us-east-1",
-    AWS_ACCESS_KEY_ID: "local",
-    AWS_SECRET_ACCESS_KEY: "local",
-  });
+  const environment = environmentOf(stack.ready.endpoint);
+  Object.assign(process.env, environment);
   const token = (await readFile(stack.ready.tokenFile, "utf8")).trim();
   const api = createApiClient({ endpoint: stack.ready.endpoint, token, clock: systemClock });
   const catalog = createDynamoCatalog({
     client: createDocumentClient(),
-    tableName: stack.ready.table,
+    tableName: environment["CATALOG_TABLE"] ?? "",
     clock: systemClock,
     random: systemRandom,
   });
@@ -98,7 +96,7 @@ export async function startInstallation(): Promise<Installation> {
     passphrase,
     ended,
     startMover(driver) {
-      const mover = startMover(catalog, driver, stack.ready.queueUrl);
+      const mover = startMover(catalog, driver, environment["SITE_QUEUE_URL"] ?? "");
       movers.add(mover);
       return mover;
     },
@@ -173,17 +171,10 @@ function startMover(catalog: Catalog, driver: Driver, queueUrl: string): Running
   };
 }
 
-type Ready = {
-  readonly endpoint: string;
-  readonly tokenFile: string;
-  readonly table: string;
-  readonly queueUrl: string;
-};
-
 async function startStack(
   state: string,
   port: number,
-): Promise<{ child: ChildProcess; ready: Ready }> {
+): Promise<{ child: ChildProcess; ready: LocalStackReady }> {
   const args = [stackEntry, "--state", state, "--port", String(port), "--no-mover"];
   const child = spawn(process.execPath, args, { stdio: ["ignore", "pipe", "pipe"] });
   let errors = "";
@@ -191,8 +182,7 @@ async function startStack(
     errors = (errors + chunk.toString("utf8")).slice(-4000);
   });
   for await (const line of createInterface({ input: child.stdout })) {
-    const ready: { ready?: boolean } & Ready = JSON.parse(line);
-    if (ready.ready === true) return { child, ready };
+    return { child, ready: LocalStackReady.parse(JSON.parse(line)) };
   }
   throw new Error(`the local stack did not start: ${errors}`);
 }
