@@ -14,6 +14,7 @@ import {
 import { createSsmParameters } from "@holdfast/shared/aws/parameters";
 import { createSiteQueue } from "@holdfast/shared/aws/site-queue";
 import { createTaskTokens } from "@holdfast/shared/aws/task-tokens";
+import type { NewProvider } from "@holdfast/shared/contracts/api";
 import { type Job, jobStatesEnded } from "@holdfast/shared/contracts/catalog-items";
 import { LocalStackReady } from "@holdfast/shared/contracts/local-stack";
 import type { Catalog } from "@holdfast/shared/ports/catalog";
@@ -40,21 +41,46 @@ export type Installation = {
   readonly passphrase: string;
   /** Starts a mover with this driver for every provider. */
   startMover(driver: Driver): RunningMover;
+  /** Process ids of the stack and of the mover that it started; the mover is 0 when there is none. */
+  processes(): Promise<{ readonly stack: number; readonly mover: number }>;
+  /** The last lines of the mover's log, for messages. */
+  moverLog(): Promise<string>;
   /** SIGKILL, and a new process on the same state and port. */
   killAndRestartStack(): Promise<void>;
-  /** Waits until the job has ended; fails the test after 60 s. */
+  /** Waits until the job has ended; fails the test after three minutes. */
   ended(jobId: string): Promise<Job>;
-  addProvider(providerId: string): Promise<void>;
+  /** Adds a provider and waits for its first sync; without settings one for the memory hypervisor. */
+  addProvider(
+    providerId: string,
+    provider?: Pick<NewProvider, "settings" | "secret">,
+  ): Promise<void>;
   stop(): Promise<void>;
 };
 
 export type RunningMover = { stop(): Promise<void> };
 
+const endedWithinMs = 180_000;
+
+const memoryProvider: Pick<NewProvider, "settings" | "secret"> = {
+  secret: "not used by the memory hypervisor",
+  settings: {
+    kind: "libvirt",
+    ssh: { host: "127.0.0.1", hostKeys: ["ssh-ed25519 AAAA"], login: "password" },
+  },
+};
+
 const stackEntry = new URL("../../infra/local/main.ts", import.meta.url).pathname;
 
-export async function startInstallation(): Promise<Installation> {
+export type InstallationOptions = {
+  /** The stack starts a real mover process with these variables; without it tests start movers in their own process. */
+  readonly mover?: Readonly<Record<string, string>>;
+  /** Default: a directory in the installation's folder. */
+  readonly repositoryUrl?: string;
+};
+
+export async function startInstallation(options: InstallationOptions = {}): Promise<Installation> {
   const state = await mkdtemp(join(tmpdir(), "holdfast-installation-"));
-  let stack = await startStack(state, 0);
+  let stack = await startStack(state, 0, options.mover);
   const { port } = new URL(stack.ready.endpoint);
   const environment = environmentOf(stack.ready.endpoint);
   Object.assign(process.env, environment);
@@ -66,7 +92,7 @@ export async function startInstallation(): Promise<Installation> {
     clock: systemClock,
     random: systemRandom,
   });
-  const repositoryFolder = join(state, "repository");
+  const repositoryFolder = options.repositoryUrl ?? join(state, "repository");
   const passphrase = "correct horse battery staple";
   await createRepository({
     store: await openObjectStore(repositoryFolder),
@@ -80,7 +106,7 @@ export async function startInstallation(): Promise<Installation> {
   const movers = new Set<RunningMover>();
 
   const ended = async (jobId: string): Promise<Job> => {
-    const giveUpAt = Date.now() + 60_000;
+    const giveUpAt = Date.now() + endedWithinMs;
     for (;;) {
       const { job } = await api.call("getJob", { id: jobId });
       if (jobStatesEnded.includes(job.state)) return job;
@@ -100,22 +126,22 @@ export async function startInstallation(): Promise<Installation> {
       movers.add(mover);
       return mover;
     },
+    async processes() {
+      const pid = stack.child.pid ?? 0;
+      const children = await readFile(`/proc/${pid}/task/${pid}/children`, "utf8");
+      return { stack: pid, mover: Number(children.trim().split(" ")[0] ?? 0) };
+    },
+    async moverLog() {
+      const text = await readFile(join(state, "log", "mover.log"), "utf8").catch(() => "");
+      return text.split("\n").slice(-20).join("\n");
+    },
     async killAndRestartStack() {
       stack.child.kill("SIGKILL");
       await once(stack.child, "exit");
-      stack = await startStack(state, Number(port));
+      stack = await startStack(state, Number(port), options.mover);
     },
-    async addProvider(providerId) {
-      await api.call("addProvider", {
-        body: {
-          providerId,
-          secret: "not used by the memory hypervisor",
-          settings: {
-            kind: "libvirt",
-            ssh: { host: "127.0.0.1", hostKeys: ["ssh-ed25519 AAAA"], login: "password" },
-          },
-        },
-      });
+    async addProvider(providerId, provider = memoryProvider) {
+      await api.call("addProvider", { body: { providerId, ...provider } });
       const job = await api.call("syncProvider", { id: providerId });
       const { state: jobState, failure } = await ended(job.jobId);
       if (jobState !== "succeeded") throw new Error(`sync ${jobState}: ${failure?.message}`);
@@ -174,9 +200,14 @@ function startMover(catalog: Catalog, driver: Driver, queueUrl: string): Running
 async function startStack(
   state: string,
   port: number,
+  mover: Readonly<Record<string, string>> | undefined,
 ): Promise<{ child: ChildProcess; ready: LocalStackReady }> {
-  const args = [stackEntry, "--state", state, "--port", String(port), "--no-mover"];
-  const child = spawn(process.execPath, args, { stdio: ["ignore", "pipe", "pipe"] });
+  const args = [stackEntry, "--state", state, "--port", String(port)];
+  if (mover === undefined) args.push("--no-mover");
+  const child = spawn(process.execPath, args, {
+    stdio: ["ignore", "pipe", "pipe"],
+    env: { ...process.env, ...mover },
+  });
   let errors = "";
   child.stderr.on("data", (chunk: Buffer) => {
     errors = (errors + chunk.toString("utf8")).slice(-4000);
