@@ -84,8 +84,8 @@ export function exitCodeOfSignal(name: string | null | undefined): number {
 }
 
 /** Reads the environments of all processes that it may read, and kills those with this very entry. */
-// biome-ignore lint/suspicious/noTemplateCurlyInString: these are the shell's own.
 const killScript =
+  // biome-ignore lint/suspicious/noTemplateCurlyInString: these are the shell's own.
   'for f in $(grep -lszxF -- "$1" /proc/[0-9]*/environ); do f=${f#/proc/}; kill -s KILL "${f%/environ}"; done';
 const killTimeoutMs = 5000;
 
