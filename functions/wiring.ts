@@ -1,6 +1,6 @@
 /**
- * The only file here that builds adapters. Each is built when it is first asked for, and once a process;
- * the environment is read then, through one schema.
+ * The only file here that builds adapters. Each is built when it is first asked for; the environment is read then,
+ * through one schema.
  */
 import { createDynamoCatalog } from "@holdfast/shared/aws/catalog";
 import {
@@ -94,10 +94,13 @@ function needed(name: string, value: string | undefined): string {
   throw new Failure("internal", { message: `this function needs the setting ${name}` });
 }
 
-function once<T>(make: () => T): () => T {
-  let made: { readonly value: T } | undefined;
+/** Built once a process; again only when the environment names another installation, as when a test starts a second local stack. */
+export function once<T>(make: () => T): () => T {
+  let made: { readonly value: T; readonly installation: string } | undefined;
   return () => {
-    made ??= { value: make() };
+    const { CATALOG_TABLE, AWS_ENDPOINT_URL, AWS_ENDPOINT_URL_DYNAMODB } = process.env;
+    const installation = [CATALOG_TABLE, AWS_ENDPOINT_URL, AWS_ENDPOINT_URL_DYNAMODB].join(" ");
+    if (made?.installation !== installation) made = { value: make(), installation };
     return made.value;
   };
 }

@@ -7,12 +7,13 @@ import { createOperations } from "./operations.ts";
 /** How long a token's hash is believed before it is read again: a revoked token works no longer than this. */
 const tokenCachedMs = 60_000;
 
-let cached: { readonly sha256: string; readonly until: number } | undefined;
+const cache = wiring.once((): { sha256: string; until: number } => ({ sha256: "", until: 0 }));
 
 async function tokenSha256(parameter: string): Promise<string> {
-  if (cached === undefined || cached.until < wiring.clock.now()) {
-    const sha256 = await wiring.parameters().getSecret(parameter);
-    cached = { sha256, until: wiring.clock.now() + tokenCachedMs };
+  const cached = cache();
+  if (cached.until < wiring.clock.now()) {
+    cached.sha256 = await wiring.parameters().getSecret(parameter);
+    cached.until = wiring.clock.now() + tokenCachedMs;
   }
   return cached.sha256;
 }

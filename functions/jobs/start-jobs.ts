@@ -31,7 +31,10 @@ export type NewJob =
   | Omit<RestoreJob, Started>
   | Omit<InspectJob, Started>;
 
-/** With a `jobId` that exists already, answers with that job as it is now; `conflict` if it is another piece of work. */
+/**
+ * With a `jobId` that exists already, answers with that job as it is now; `conflict` if it is another piece of work.
+ * A backup of a VM that another job holds is `busy`, and leaves no job behind.
+ */
 export async function startJob(
   wanted: NewJob,
   services: StartServices,
@@ -45,11 +48,8 @@ export async function startJob(
     createdAt: new Date(clock.now()).toISOString(),
     warnings: [],
   };
-  try {
-    await catalog.createJob(job);
-  } catch (error) {
-    if (!isFailure(error, "conflict")) throw error;
-    const there = await catalog.getJob(jobId);
+  const there = (await findJob(jobId, catalog)) ?? (await createJob(job, services));
+  if (there !== undefined) {
     if (workOf(there) !== workOf(job)) {
       throw new Failure("conflict", {
         message: `the Idempotency-Key was used for other work, job ${jobId}`,
@@ -62,10 +62,37 @@ export async function startJob(
     if (job.kind === "backup") await takeVm(job.vmId, jobId, services);
     await startWorkflow(job, services);
   } catch (error) {
-    await giveUp(job, error, services);
+    // A job that was there before may run by now: only its lost VM is a reason to end it.
+    if (there === undefined || isFailure(error, "busy")) await giveUp(job, error, services);
     throw error;
   }
   return catalog.getJob(jobId);
+}
+
+async function findJob(jobId: string, catalog: Catalog): Promise<Job | undefined> {
+  try {
+    return await catalog.getJob(jobId);
+  } catch (error) {
+    if (isFailure(error, "not-found")) return undefined;
+    throw error;
+  }
+}
+
+/** The twin, when a request with the same id was faster. */
+async function createJob(job: Job, services: StartServices): Promise<Job | undefined> {
+  if (job.kind === "backup") {
+    const { lock } = await services.catalog.getVm(job.vmId);
+    if (lock !== undefined && lock.jobId !== job.jobId) {
+      await releaseStaleLock(job.vmId, lock.jobId, services);
+    }
+  }
+  try {
+    await services.catalog.createJob(job);
+    return undefined;
+  } catch (error) {
+    if (isFailure(error, "conflict")) return services.catalog.getJob(job.jobId);
+    throw error;
+  }
 }
 
 /** Repeats the start of a job that may have been left between its item and its workflow; no change if it runs. */
@@ -92,11 +119,24 @@ export async function takeVm(
     return await catalog.lockVm(vmId, jobId);
   } catch (error) {
     if (!isFailure(error, "busy")) throw error;
-    const holderId = String(error.details["jobId"]);
-    if (!(await hasEnded(holderId, services))) throw error;
-    await catalog.unlockVm(vmId, holderId);
+    await releaseStaleLock(vmId, String(error.details["jobId"]), services);
     return await catalog.lockVm(vmId, jobId);
   }
+}
+
+/** Fails with `busy` unless the holder has ended. */
+async function releaseStaleLock(
+  vmId: string,
+  holderId: string,
+  services: StartServices,
+): Promise<void> {
+  if (!(await hasEnded(holderId, services))) {
+    throw new Failure("busy", {
+      message: `VM ${vmId} is held by job ${holderId}`,
+      jobId: holderId,
+    });
+  }
+  await services.catalog.unlockVm(vmId, holderId);
 }
 
 async function hasEnded(jobId: string, services: StartServices): Promise<boolean> {
@@ -121,15 +161,23 @@ async function hasEnded(jobId: string, services: StartServices): Promise<boolean
   return true;
 }
 
-async function giveUp(job: Job, error: unknown, services: StartServices): Promise<void> {
-  const { catalog, clock } = services;
+async function giveUp(job: Job, error: unknown, { catalog, clock }: StartServices): Promise<void> {
   const { code, message, causes } = toFailureRecord(error);
-  await catalog.updateJob(job.jobId, {
-    state: "failed",
-    endedAt: new Date(clock.now()).toISOString(),
-    failure: { code, message, causes: [...causes] },
-  });
-  if (job.kind === "backup") await catalog.unlockVm(job.vmId, job.jobId);
+  try {
+    await catalog.updateJob(job.jobId, {
+      state: "failed",
+      endedAt: new Date(clock.now()).toISOString(),
+      failure: { code, message, causes: [...causes] },
+    });
+    if (job.kind === "backup") await catalog.unlockVm(job.vmId, job.jobId);
+  } catch (second) {
+    // The job stays queued and gets its workflow when its VM is next asked for; the first error is the one to hear.
+    const also = second instanceof Error ? second.message : String(second);
+    throw new Failure(code, {
+      message: `${message}; nor could the job's record be changed: ${also}`,
+      cause: error,
+    });
+  }
 }
 
 /** What tells two pieces of work apart: not when, and not how far it got. */
