@@ -208,9 +208,9 @@ export function openScheduler(
     const limit = Number(query.get("MaxResults") ?? 100);
     const found = schedules
       .values()
-      .filter(({ input }) => [null, input.GroupName].includes(query.get("ScheduleGroup")))
+      .filter(({ input }) => (query.get("ScheduleGroup") ?? input.GroupName) === input.GroupName)
       .filter(({ name }) => name.startsWith(query.get("NamePrefix") ?? ""))
-      .filter(({ input }) => [null, input.State].includes(query.get("State")))
+      .filter(({ input }) => (query.get("State") ?? input.State) === input.State)
       .map((schedule) => ({ key: `${schedule.input.GroupName}/${schedule.name}`, schedule }))
       .sort((left, right) => (left.key < right.key ? -1 : 1))
       .filter(({ key }) => key > (query.get("NextToken") ?? ""));

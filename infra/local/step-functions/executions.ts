@@ -85,6 +85,7 @@ export function openExecutions(
   const executions = new Map<string, Execution>();
   const running = new Map<string, RunningExecution>();
   const runs = new Set<Promise<void>>();
+  const endings = new Map<string, Promise<void>>();
   let suspended = false;
 
   const idOf = (machine: string, name: string) => `${machine}/${name}`;
@@ -116,14 +117,18 @@ export function openExecutions(
       executions.set(idOf(summary.machine, summary.name), summary as Execution);
       return;
     }
-    if (!path.endsWith(".jsonl")) return rmSync(path);
+    if (!path.endsWith(".jsonl")) {
+      rmSync(path);
+      return;
+    }
     if (readFileIfAny(path.replace(/\.jsonl$/, ".json")) !== undefined) return;
     const log = openExecutionLog(path, services.now);
     const [start] = log.events;
     if (start === undefined) {
       // The crash came before the first event: whoever asked for it was never told that it runs.
       log.close();
-      return rmSync(path);
+      rmSync(path);
+      return;
     }
     adopt(log, start);
   }
@@ -203,20 +208,28 @@ export function openExecutions(
     log.write({ slot: "end", type, previousId, details });
   }
 
-  async function recordEnd(execution: RunningExecution): Promise<void> {
-    const event = execution.log.find("end");
-    if (event === undefined || execution.end !== undefined) return;
-    const end = endOf(event);
-    execution.end = end;
+  /** Once for each execution; whoever comes second waits for the first. */
+  function recordEnd(execution: RunningExecution): Promise<void> {
+    const id = idOf(execution.machine, execution.name);
+    const known = endings.get(id);
+    if (known !== undefined) return known;
+    const ending = summarise(execution, id).finally(() => endings.delete(id));
+    endings.set(id, ending);
+    return ending;
+  }
+
+  async function summarise(execution: RunningExecution, id: string): Promise<void> {
+    const { log, machine, name, startedAt, input } = execution;
+    const event = log.find("end");
+    if (event === undefined || running.get(id) !== execution) return;
     execution.controller.abort(new Suspended());
-    await execution.log.flush();
-    const { machine, name, startedAt, input } = execution;
+    await log.flush();
+    const end = endOf(event);
     const summary = { machine, name, startedAt, input, end };
     replaceFile(`${fileOf(execution)}.json`, JSON.stringify(summary));
-    const id = idOf(machine, name);
     executions.set(id, summary);
     running.delete(id);
-    execution.log.close();
+    log.close();
     logger.info("execution ended", { machine, name, status: end.status, error: end.error });
     options.onEnd?.(summary);
   }
@@ -261,7 +274,7 @@ export function openExecutions(
     suspend: async () => {
       suspended = true;
       for (const execution of running.values()) execution.controller.abort(new Suspended());
-      await Promise.all(runs);
+      await Promise.all([...runs, ...endings.values()]);
       for (const execution of running.values()) execution.log.close();
     },
   };

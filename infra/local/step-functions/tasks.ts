@@ -206,7 +206,7 @@ function perform(services: TaskServices, resource: Resource, parameters: Json): 
     case "events":
       return services.putEvents(parameters);
     default:
-      return resource.kind satisfies never;
+      return resource satisfies never;
   }
 }
 
