@@ -32,6 +32,8 @@ export type StandaloneProgress = {
 };
 
 const stderrCharactersMax = 4000;
+/** A cancelled mover that has not ended by then does not answer any more. */
+const stopMsMax = 30_000;
 
 export function createMoverProcess(entryPath: string, environment: Environment): MoverProcess {
   return {
@@ -49,8 +51,10 @@ export function createMoverProcess(entryPath: string, environment: Environment):
       });
       // A rejection before anyone waits for it is not lost: it is awaited below.
       exited.catch(() => undefined);
+      let killer: NodeJS.Timeout | undefined;
       const stop = (): void => {
         child.kill("SIGTERM");
+        killer ??= setTimeout(() => child.kill("SIGKILL"), stopMsMax).unref();
       };
       options.signal?.addEventListener("abort", stop, { once: true });
       let complaints = "";
@@ -73,6 +77,7 @@ export function createMoverProcess(entryPath: string, environment: Environment):
         }
         return parseResult(request.kind, outcome.result);
       } finally {
+        clearTimeout(killer);
         options.signal?.removeEventListener("abort", stop);
         child.stdin.end();
       }

@@ -56,8 +56,8 @@ const up: CommandDefinition = {
     if (running !== undefined) {
       const repository = (await readDefault(state)) ?? { url: "", passphraseFile: "" };
       await saveProfile(context, state, running, repository);
+      note(context, "It runs already.");
       showBlock(context, state, running, repository.url);
-      note(context, "It was running already.");
       return exitCodes.done.code;
     }
     await mkdir(state, { recursive: true, mode: 0o700 });
@@ -155,8 +155,11 @@ async function chooseRepository(
   const passphrase = isGiven
     ? await readPassphrase(context, { file })
     : (earlier ?? newPassphrase(context.random));
-  await writeFile(passphraseFile, `${passphrase}\n`, { mode: 0o600 });
-  if (!isGiven) showRecoveryKit(context, url, passphrase, passphraseFile);
+  if (!isGiven) {
+    // Kept before it is used: a repository whose passphrase nobody has would be lost.
+    await writeFile(passphraseFile, `${passphrase}\n`, { mode: 0o600 });
+    showRecoveryKit(context, url, passphrase, passphraseFile);
+  }
   try {
     await context.mover.run({ kind: "repository-init", url, passphrase }, {});
   } catch (error) {
@@ -164,6 +167,8 @@ async function chooseRepository(
     // One that exists is used, if this passphrase opens it.
     await context.mover.run({ kind: "image-points", url, passphrase }, {});
   }
+  // A given one is kept only once it has opened the repository.
+  await writeFile(passphraseFile, `${passphrase}\n`, { mode: 0o600 });
   await writeFile(join(state, "default-repository"), `${url}\n`, { mode: 0o600 });
   return { url, passphraseFile };
 }
