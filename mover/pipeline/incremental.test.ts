@@ -1,12 +1,12 @@
 import type { Extent } from "@holdfast/shared/domain/extent";
 import { isFailure } from "@holdfast/shared/domain/failure";
+import { silentLogger } from "@holdfast/shared/ports/logger";
 import { createMemoryObjectStore } from "@holdfast/shared/storage/memory/memory-object-store";
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { loadChunkIndex } from "./chunk-index-loader.ts";
 import { createMemoryReader } from "./memory-disk.ts";
-import { silentLogger } from "@holdfast/shared/ports/logger";
-import { pieces, type Piece, seededBytes, writePieces } from "./test-data.ts";
+import { type Piece, pieces, seededBytes, writePieces } from "./test-data.ts";
 import { createTestRepository, restore, transfer } from "./test-repository.ts";
 
 describe("incremental", () => {

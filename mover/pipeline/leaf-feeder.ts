@@ -21,7 +21,12 @@ type Segment = ByteRun & {
   readonly message: (buffer: ArrayBuffer) => ToEngine;
 };
 
-export function createLeafFeeder(reader: DiskReader, executors: number): LeafFeeder {
+/** `room` resolves when the executors may be given more. */
+export function createLeafFeeder(
+  reader: DiskReader,
+  executors: number,
+  room: (signal: AbortSignal) => Promise<void>,
+): LeafFeeder {
   const segmentBytes = Math.max(
     blockBytes,
     Math.floor(Math.min(segmentBytesMax, reader.readBytesMax) / blockBytes) * blockBytes,
@@ -58,6 +63,7 @@ export function createLeafFeeder(reader: DiskReader, executors: number): LeafFee
         const first = inFlight.shift();
         if (first === undefined) return;
         await first.done;
+        await room(signal);
         const { message } = first;
         executor.post(message, "buffer" in message ? [message.buffer] : []);
       };

@@ -30,7 +30,7 @@ export type PackUploads = {
   readonly bytesStored: () => number;
 };
 
-const uploadsMax = 4;
+const uploadsMax = 3;
 
 export function createPackUploads(
   repository: Repository,

@@ -162,8 +162,8 @@ async function openTransfer(o: TransferOptions, signal: AbortSignal) {
   const identity = { diskKey: o.diskKey, sizeBytes, previous: o.previous };
   const previous = await readPrevious(o, signal);
   const resumed = await resume(o, identity, table, signal);
-  const feeder = createLeafFeeder(reader, executors);
   const uploads = createPackUploads(repository, o.index);
+  const feeder = createLeafFeeder(reader, executors, uploads.room);
   const checkpoints = createCheckpointWriter(repository, identity, table, resumed);
   const prepare = createPrepareLeaf({ ...o, previous });
   const bell = createBell();

@@ -1,7 +1,7 @@
 import { strict as assert } from "node:assert";
 import { corrupt, toHex } from "../format/bytes.ts";
 import { compress, inflate } from "../format/compression.ts";
-import { decrypt, encrypt, tagBytes } from "../keys/aead.ts";
+import { decrypt, encryptParts, tagBytes } from "../keys/aead.ts";
 
 /**
  * One record of a pack: AES-256-GCM under the pack's key, the record's offset in the pack as nonce, so that no nonce
@@ -15,15 +15,15 @@ export type RecordPlace = {
   readonly offset: number;
 };
 
-export function sealRecord(place: RecordPlace, plain: Uint8Array): Uint8Array {
+/** In two parts, to be stored one after the other: nothing is copied on the way into the pack. */
+export function sealRecord(
+  place: RecordPlace,
+  plain: Uint8Array,
+): readonly [ciphertext: Uint8Array, tag: Uint8Array] {
   const packed = compress(plain);
   assert(packed === undefined || packed.length < plain.length);
-  return encrypt(
-    place.packKey,
-    nonceAt(place.offset),
-    recordAad(place, plain.length),
-    packed ?? plain,
-  );
+  const aad = recordAad(place, plain.length);
+  return encryptParts(place.packKey, nonceAt(place.offset), aad, packed ?? plain);
 }
 
 export function openRecord(place: RecordPlace, sealed: Uint8Array, rawLength: number): Uint8Array {

@@ -1,11 +1,14 @@
 import { constants, zstdCompressSync, zstdDecompressSync } from "node:zlib";
 import { corrupt } from "./bytes.ts";
 
-const options = { params: { [constants.ZSTD_c_compressionLevel]: 1 } };
+const params = { [constants.ZSTD_c_compressionLevel]: 1 };
+
+// One output buffer of the right size is half again as fast as Node's default of many small ones.
+const roomBytes = 256;
 
 /** The zstd-1 form when it is at least 3 % smaller, else undefined: what hardly shrinks is not worth inflating. */
 export function compress(plain: Uint8Array): Uint8Array | undefined {
-  const packed = zstdCompressSync(plain, options);
+  const packed = zstdCompressSync(plain, { params, chunkSize: plain.length + roomBytes });
   return packed.length <= plain.length * 0.97 ? packed : undefined;
 }
 
@@ -13,7 +16,10 @@ export function compress(plain: Uint8Array): Uint8Array | undefined {
 export function inflate(packed: Uint8Array, rawLength: number, name: string): Uint8Array {
   let plain: Uint8Array;
   try {
-    plain = zstdDecompressSync(packed, { maxOutputLength: Math.max(rawLength, 1) });
+    plain = zstdDecompressSync(packed, {
+      chunkSize: rawLength + roomBytes,
+      maxOutputLength: Math.max(rawLength, 1),
+    });
   } catch (cause) {
     throw corrupt(`${name} does not inflate to its ${rawLength} bytes`, { cause });
   }

@@ -10,13 +10,20 @@ export function encrypt(
   aad: Uint8Array,
   plain: Uint8Array,
 ): Uint8Array {
+  return Buffer.concat(encryptParts(key, nonce, aad, plain));
+}
+
+export function encryptParts(
+  key: Uint8Array,
+  nonce: Uint8Array,
+  aad: Uint8Array,
+  plain: Uint8Array,
+): readonly [ciphertext: Uint8Array, tag: Uint8Array] {
   const cipher = createCipheriv("aes-256-gcm", key, nonce);
   cipher.setAAD(aad);
-  const sealed = Buffer.allocUnsafe(plain.length + tagBytes);
-  const written = cipher.update(plain).copy(sealed, 0);
+  const ciphertext = cipher.update(plain);
   cipher.final();
-  cipher.getAuthTag().copy(sealed, written);
-  return sealed;
+  return [ciphertext, cipher.getAuthTag()];
 }
 
 /** Fails with `object.corrupt` unless every byte, the nonce and the bound data are what was sealed. */

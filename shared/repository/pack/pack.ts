@@ -98,11 +98,13 @@ export function createPackBuilder(o: {
       assert(!sealed && plain.length > 0 && id.length === idBytes);
       const offset = at;
       const place = { repositoryId: secrets.repositoryId, packId, packKey: key, offset };
-      const record = sealRecord(place, plain);
-      write(record);
-      rows.bytes(id).u32(offset).u32(record.length).u32(plain.length).u8(recordKinds[kind]);
+      const [ciphertext, tag] = sealRecord(place, plain);
+      write(ciphertext);
+      write(tag);
+      const storedLength = at - offset;
+      rows.bytes(id).u32(offset).u32(storedLength).u32(plain.length).u8(recordKinds[kind]);
       count += 1;
-      return { offset, storedLength: record.length };
+      return { offset, storedLength };
     },
     seal: () => {
       assert(!sealed && count > 0);
