@@ -96,7 +96,8 @@ function toOutput(stream: NodeJS.WriteStream): TextOutput {
       return stream.isTTY === true;
     },
     get columns() {
-      return stream.columns ?? 80;
+      // Some terminals say 0.
+      return stream.columns || 80;
     },
   };
 }

@@ -37,13 +37,14 @@ export function createPrompt(
           message: `${question}: no terminal to ask at; use ${insteadUse}`,
         });
       }
-      output.write(`${question}: `);
-      return await readLine(input, output, { isShown: false });
+      return await readLine(input, output, { question: `${question}: `, isShown: false });
     },
     confirm: async (question) => {
       if (!canAsk) return false;
-      output.write(`${question} [y/N] `);
-      const answer = await readLine(input, output, { isShown: true });
+      const answer = await readLine(input, output, {
+        question: `${question} [y/N] `,
+        isShown: true,
+      });
       return /^y(es)?$/i.test(answer.trim());
     },
   };
@@ -53,7 +54,7 @@ export function createPrompt(
 function readLine(
   input: TerminalInput,
   output: TextOutput,
-  { isShown }: { readonly isShown: boolean },
+  { question, isShown }: { readonly question: string; readonly isShown: boolean },
 ): Promise<string> {
   return new Promise((resolve, reject) => {
     let line: string[] = [];
@@ -87,7 +88,9 @@ function readLine(
         }
       }
     };
+    // Before the question: a quick answer must not be echoed.
     input.setRawMode?.(true);
+    output.write(question);
     input.on("data", onData);
     input.on("end", onEnd);
     input.resume();

@@ -19,6 +19,7 @@ export async function runAsJob<Kind extends TransferKind>(
   const stop = new AbortController();
   using _interrupt = context.onInterrupt(() => stop.abort());
   const stage = request.kind === "image-backup" ? "backup" : "restore";
+  const name = request.kind === "image-backup" ? request.name : undefined;
   reporter.started(job);
   reporter.stage(job, stage, "started");
   try {
@@ -29,7 +30,7 @@ export async function runAsJob<Kind extends TransferKind>(
           {
             job,
             key: disk,
-            disk,
+            disk: name ?? disk,
             stage,
             bytesDone,
             bytesTotal,
