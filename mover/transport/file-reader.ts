@@ -22,7 +22,8 @@ export async function openFileReader(path: string): Promise<DiskReader> {
 
 export async function openForReading(path: string): Promise<FileHandle> {
   try {
-    return await open(path, constants.O_RDONLY);
+    // Not blocking: opening a named pipe would wait for its other end.
+    return await open(path, constants.O_RDONLY | constants.O_NONBLOCK);
   } catch (error) {
     const isMissing = error instanceof Error && "code" in error && error.code === "ENOENT";
     throw asFailure(error, isMissing ? "not-found" : "disk.read-failed", `cannot open ${path}`);

@@ -128,13 +128,12 @@ async function openThroughQemuNbd(options: {
   const { signal } = options;
   const server = await startQemuNbd({ ...options, isReadOnly: true });
   try {
-    const reader = await openNbdReader(
-      { kind: "unix", path: server.socketPath },
-      {
-        exportName: "",
-        extents: { by: "allocation" },
-        ...(signal === undefined ? {} : { signal }),
-      },
+    const call = signal === undefined ? {} : { signal };
+    const reader = await server.connect((socketPath) =>
+      openNbdReader(
+        { kind: "unix", path: socketPath },
+        { exportName: "", extents: { by: "allocation" }, ...call },
+      ),
     );
     return {
       ...reader,

@@ -86,13 +86,18 @@ async function openQcow2Target(spec: ImageTargetSpec, partial: string): Promise<
     const server = await startQemuNbd({ file: partial, format: "qcow2", isReadOnly: false });
     let isClosed = false;
     let isCommitted = false;
-    const writer = await openNbdWriter(
-      { kind: "unix", path: server.socketPath },
-      { exportName: "", startsZeroed: true, ...(spec.signal ? { signal: spec.signal } : {}) },
-    ).catch(async (error) => {
-      await server[Symbol.asyncDispose]();
-      throw error;
-    });
+    const call = spec.signal === undefined ? {} : { signal: spec.signal };
+    const writer = await server
+      .connect((socketPath) =>
+        openNbdWriter(
+          { kind: "unix", path: socketPath },
+          { exportName: "", startsZeroed: true, ...call },
+        ),
+      )
+      .catch(async (error) => {
+        await server[Symbol.asyncDispose]();
+        throw error;
+      });
     return {
       ...writer,
       sizeBytes: spec.sizeBytes,

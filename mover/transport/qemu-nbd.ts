@@ -11,7 +11,8 @@ import { childEnvironment } from "./local-host.ts";
  * persistent: it ends when its client goes, so even a `kill -9` of this process leaves none behind.
  */
 export type QemuNbd = AsyncDisposable & {
-  readonly socketPath: string;
+  /** Its one client connects here; when that fails because qemu-nbd could not open the image, fails with the reason. */
+  connect<Client>(open: (socketPath: string) => Promise<Client>): Promise<Client>;
   /** Waits until it has ended after its client left; fails with `disk.write-failed` if it ended badly. */
   finished(): Promise<void>;
 };
@@ -26,13 +27,17 @@ export type QemuNbdOptions = {
 
 const startTimeoutMs = 20_000;
 const stopTimeoutMs = 5000;
+const explainTimeoutMs = 2000;
 const finishTimeoutMs = 120_000;
 const pollMs = 10;
 const stderrBytesMax = 4096;
 const running = new Set<ChildProcess>();
 let isExitHandled = false;
 
-/** Fails with `host.package-missing`, `busy` (a VM has the image open) or `disk.read-failed` with what it said. */
+/**
+ * This, or `connect`, fails with `host.package-missing`, `busy` (a VM has the image open) or `disk.read-failed` with what
+ * qemu-nbd said.
+ */
 export async function startQemuNbd(options: QemuNbdOptions): Promise<QemuNbd> {
   const folder = await mkdtemp(path.join(tmpdir(), "holdfast-nbd-"));
   const socketPath = path.join(folder, "nbd.sock");
@@ -58,6 +63,8 @@ export async function startQemuNbd(options: QemuNbdOptions): Promise<QemuNbd> {
     stderr = (stderr + text).slice(-stderrBytesMax);
   });
   const exit = watchExit(child);
+  const explain = (error: unknown): unknown =>
+    explainStart({ error, exit, stderr, file: options.file });
   const dispose = async (): Promise<void> => {
     child.kill("SIGTERM");
     const timer = setTimeout(() => child.kill("SIGKILL"), stopTimeoutMs);
@@ -69,10 +76,18 @@ export async function startQemuNbd(options: QemuNbdOptions): Promise<QemuNbd> {
     await waitForSocket(socketPath, exit, options.signal);
   } catch (error) {
     await dispose();
-    throw explainStart({ error, exit, stderr, file: options.file });
+    throw explain(error);
   }
   return {
-    socketPath,
+    async connect(open) {
+      try {
+        return await connectPatiently(() => open(socketPath), exit);
+      } catch (error) {
+        // It listens before it opens the image: what went wrong is known when it has ended.
+        await Promise.race([exit.promise, sleep(explainTimeoutMs, undefined, { ref: false })]);
+        throw exit.isOver ? explain(error) : error;
+      }
+    },
     async finished() {
       const timer = setTimeout(() => child.kill("SIGKILL"), finishTimeoutMs);
       await exit.promise;
@@ -124,6 +139,21 @@ async function waitForSocket(
     if (isThere) return;
     if (performance.now() > deadline) throw new Error(`not ready within ${startTimeoutMs} ms`);
     await sleep(pollMs);
+  }
+}
+
+/** Between making its socket and listening on it there is a moment in which connections are refused. */
+async function connectPatiently<Client>(open: () => Promise<Client>, exit: Exit): Promise<Client> {
+  const deadline = performance.now() + startTimeoutMs;
+  for (;;) {
+    try {
+      return await open();
+    } catch (error) {
+      const { cause } = error instanceof Error ? error : {};
+      const isRefused = cause instanceof Error && "code" in cause && cause.code === "ECONNREFUSED";
+      if (!isRefused || exit.isOver || performance.now() > deadline) throw error;
+      await sleep(pollMs);
+    }
   }
 }
 

@@ -1,7 +1,7 @@
 import net from "node:net";
 import type { Duplex } from "node:stream";
 import tls from "node:tls";
-import { Failure } from "@holdfast/shared/domain/failure";
+import { Failure, isFailure } from "@holdfast/shared/domain/failure";
 import type { NbdAddress } from "@holdfast/shared/ports/transport";
 import { startDeadline } from "../deadline.ts";
 import {
@@ -48,7 +48,9 @@ export async function openTransmission(options: OpenOptions): Promise<Transmissi
             late.channel.destroy(),
           );
     opened.push(secured.channel);
-    const offer = await deadline.race(negotiate(secured, options));
+    const offer = await deadline.race(negotiate(secured, options)).catch((error) => {
+      throw explainTls(error, peer, tlsSettings);
+    });
     if (secured.queue.leftoverBytes > 0) {
       const message = `${peer} broke the protocol: it sent bytes that nobody asked for`;
       throw new Failure("protocol.invalid", { message });
@@ -109,6 +111,16 @@ async function secure(wire: Wire, host: string, settings: TlsSettings): Promise<
   const queue = createByteQueue(peer);
   channel.setReceiver(queue);
   return { channel, queue };
+}
+
+/** Some servers end the connection without a word when they wanted a certificate. */
+function explainTls(error: unknown, peer: string, settings: TlsSettings | undefined): unknown {
+  const isSuspect = settings !== undefined && settings.certificate === undefined;
+  if (!isSuspect || !isFailure(error, "network.unreachable")) return error;
+  return new Failure("network.unreachable", {
+    message: `${peer} ended the connection after TLS; it may want a client certificate`,
+    cause: error,
+  });
 }
 
 function startTls(options: {
