@@ -19,7 +19,7 @@ export async function runAsJob<Kind extends TransferKind>(
   const stop = new AbortController();
   using _interrupt = context.onInterrupt(() => stop.abort());
   const stage = request.kind === "image-backup" ? "backup" : "restore";
-  const name = request.kind === "image-backup" ? request.name : undefined;
+  const name = "name" in request ? request.name : undefined;
   reporter.started(job);
   reporter.stage(job, stage, "started");
   try {
