@@ -1,7 +1,7 @@
-import { type Job, jobStatesEnded } from "@holdfast/shared/contracts/catalog-items";
+import type { Job } from "@holdfast/shared/contracts/catalog-items";
 import { Failure } from "@holdfast/shared/domain/failure";
 import { policiesFor } from "../jobs/resolve-backup.ts";
-import { derivedJobId, startJob } from "../jobs/start-jobs.ts";
+import { derivedJobId, hasEnded, startJob } from "../jobs/start-jobs.ts";
 import { createOpenApi } from "./openapi.ts";
 import type { ApiServices, Operations } from "./operations.ts";
 import { providerView, repositoryView, vmView } from "./views.ts";
@@ -145,10 +145,6 @@ async function withSecret(
     await parameters.remove(secret.name);
     throw error;
   }
-}
-
-async function hasEnded(jobId: string, { catalog }: ApiServices): Promise<boolean> {
-  return jobStatesEnded.includes((await catalog.getJob(jobId)).state);
 }
 
 function refuseCredentials(url: string): void {

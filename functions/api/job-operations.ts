@@ -1,7 +1,7 @@
 import { isFailure } from "@holdfast/shared/domain/failure";
 import type { Catalog } from "@holdfast/shared/ports/catalog";
 import { resolveBackup } from "../jobs/resolve-backup.ts";
-import { derivedJobId, startJob, startWorkflow } from "../jobs/start-jobs.ts";
+import { derivedJobId, hasEnded, startJob } from "../jobs/start-jobs.ts";
 import type { ApiServices, Operations } from "./operations.ts";
 
 /** Backups, restores, jobs and recovery points. */
@@ -48,10 +48,9 @@ export function jobOperations(
     },
 
     async cancelJob({ id }) {
-      const before = await catalog.getJob(id);
       await catalog.requestCancel(id);
-      // One that was left without a workflow gets it now, so that it ends and gives its VM back.
-      if (before.state === "queued") await startWorkflow(before, services);
+      // One that was left without a workflow, or by it, ends as well and gives its VM back.
+      await hasEnded(id, services);
       return catalog.getJob(id);
     },
 

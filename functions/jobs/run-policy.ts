@@ -1,4 +1,4 @@
-import type { Job, Policy } from "@holdfast/shared/contracts/catalog-items";
+import type { Job, Policy, Vm } from "@holdfast/shared/contracts/catalog-items";
 import { isFailure } from "@holdfast/shared/domain/failure";
 import { selectsVm } from "@holdfast/shared/domain/policy-selection";
 import { resolveBackup } from "./resolve-backup.ts";
@@ -15,6 +15,9 @@ export type SkippedVm = {
   readonly reason: string;
 };
 
+/** Some calls of a second each: thousands of VMs within the dispatcher's five minutes, and no flood for the table. */
+const startsAtOnceMax = 8;
+
 /**
  * Starts one backup for each VM that the policy selects now. `jobIdOf` makes a repeated run find its own jobs;
  * VMs that are held, gone or without provider are skipped, and one VM's trouble doesn't stop the others.
@@ -24,26 +27,25 @@ export async function runPolicy(
   services: StartServices,
   jobIdOf: (vmId: string) => string | undefined,
 ): Promise<PolicyRunResult> {
-  const vms = await services.catalog.listVms();
-  const jobs: Job[] = [];
-  const skipped: SkippedVm[] = [];
-  for (const vm of vms.filter((candidate) => selectsVm(policy.selection, candidate))) {
-    const { policyId, repositoryId } = policy;
+  const { policyId, repositoryId } = policy;
+  const vms = (await services.catalog.listVms()).filter((vm) => selectsVm(policy.selection, vm));
+  const start = async (vm: Vm): Promise<Job | SkippedVm> => {
     try {
-      const backup = await resolveBackup(
-        { vm, full: false, policyId, repositoryId },
-        services.catalog,
-      );
-      jobs.push(await startJob(backup, services, jobIdOf(vm.vmId)));
+      const request = { vm, full: false, policyId, repositoryId };
+      const backup = await resolveBackup(request, services.catalog);
+      return await startJob(backup, services, jobIdOf(vm.vmId));
     } catch (error) {
       if (!isFailure(error)) throw error;
-      skipped.push({
-        vmId: vm.vmId,
-        vmName: vm.description.name,
-        code: error.code,
-        reason: error.message,
-      });
+      const { code, message: reason } = error;
+      return { vmId: vm.vmId, vmName: vm.description.name, code, reason };
     }
+  };
+  const outcomes: (Job | SkippedVm)[] = [];
+  for (let at = 0; at < vms.length; at += startsAtOnceMax) {
+    outcomes.push(...(await Promise.all(vms.slice(at, at + startsAtOnceMax).map(start))));
   }
-  return { jobs, skipped };
+  return {
+    jobs: outcomes.filter((outcome) => "jobId" in outcome),
+    skipped: outcomes.filter((outcome) => "reason" in outcome),
+  };
 }

@@ -139,10 +139,14 @@ async function releaseStaleLock(
   await services.catalog.unlockVm(vmId, holderId);
 }
 
-async function hasEnded(jobId: string, services: StartServices): Promise<boolean> {
+/**
+ * Whether a job has ended. One without a workflow gets it; one whose workflow has ended without ending the job is
+ * ended as failed. A job that isn't in the catalog holds nothing: it was there before it took its VM.
+ */
+export async function hasEnded(jobId: string, services: StartServices): Promise<boolean> {
   const { catalog, workflows, clock } = services;
-  const job = await catalog.getJob(jobId);
-  if (jobStatesEnded.includes(job.state)) return true;
+  const job = await findJob(jobId, catalog);
+  if (job === undefined || jobStatesEnded.includes(job.state)) return true;
   const state = await workflows.state(job);
   if (state === "absent") await startWorkflow(job, services);
   if (state !== "ended") return false;
@@ -158,6 +162,7 @@ async function hasEnded(jobId: string, services: StartServices): Promise<boolean
       causes: [],
     },
   });
+  if (job.kind === "backup") await catalog.unlockVm(job.vmId, jobId);
   return true;
 }
 

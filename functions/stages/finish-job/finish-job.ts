@@ -14,6 +14,9 @@ export const FinishEvent = StageEvent.extend({
 });
 export type FinishEvent = z.infer<typeof FinishEvent>;
 
+const warningsMax = 50;
+const warningLengthMax = 2000;
+
 const Written = z.object({ point: z.object({ warnings: z.array(z.string()) }) });
 
 /**
@@ -62,7 +65,7 @@ export function decideOutcome(
     warnings.push(`clean-up is not complete: ${failureFromError(releaseError).message}`);
   }
   const point = committed === undefined ? {} : { pointId: committed.pointId };
-  const withWarnings = (all: readonly string[]) => ({ ...point, warnings: [...new Set(all)] });
+  const withWarnings = (all: readonly string[]) => ({ ...point, warnings: bounded(all) });
 
   if (failure === undefined) {
     const change = withWarnings(warnings);
@@ -75,6 +78,14 @@ export function decideOutcome(
     };
   }
   return { ...withWarnings(warnings), state: stateOf(failure), failure: toItem(failure) };
+}
+
+/** Each said once; so many that item and event stay well below their limits. */
+function bounded(warnings: readonly string[]): string[] {
+  const unique = [...new Set(warnings.map((warning) => warning.slice(0, warningLengthMax)))];
+  if (unique.length <= warningsMax) return unique;
+  const left = unique.length - warningsMax;
+  return [...unique.slice(0, warningsMax), `and ${left} more warnings, see the job's log`];
 }
 
 function stateOf(failure: FailureRecord): JobState {

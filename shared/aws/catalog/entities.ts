@@ -97,7 +97,9 @@ function collection<Entity extends Item>(table: Table, kind: string, schema: z.Z
       throw notFound(kind, id);
     },
     async remove(id: string): Promise<void> {
-      if (!(await table.remove(key(id), present))) throw notFound(kind, id);
+      // Looked up first: a conditional removal could not tell "never there" from "removed by my first, unanswered try".
+      if ((await table.get(key(id))) === undefined) throw notFound(kind, id);
+      await table.remove(key(id));
     },
   };
 }

@@ -1,3 +1,4 @@
+import { isDeepStrictEqual } from "node:util";
 import { DiskProgress, Job, JobLogLine, jobStatesEnded } from "../../contracts/catalog-items.ts";
 import { Failure } from "../../domain/failure.ts";
 import type { Catalog } from "../../ports/catalog.ts";
@@ -75,6 +76,8 @@ export function createJobs(table: Table, clock: Clock, random: RandomBytes): Job
       }
       const item = { ...job, ...keyOf(job.jobId), GSI1PK: partitionOfAll, GSI1SK: order };
       if (await table.put(item, absent)) return;
+      // Our own write, whose answer got lost and which the SDK sent again, is a success.
+      if (isDeepStrictEqual(await findJob(job.jobId), job)) return;
       throw new Failure("conflict", {
         message: `job ${job.jobId} exists already`,
         jobId: job.jobId,

@@ -35,6 +35,7 @@ const FlatVm = z.looseObject({
 });
 
 const partitionOfAll = "VM";
+const lockAttemptsMax = 5;
 /** An index key holds 1024 bytes: a name's first 200 characters are at most 800. */
 const namePrefixMax = 200;
 
@@ -77,8 +78,8 @@ export function createVms(table: Table): Vms {
         // The index may lag: the item itself says when it was seen.
         const marked = await table.update(keyOf(vmId), {
           set: { gone: true },
-          if: "attribute_exists(#PK) AND #gone = :false AND #seenAt < :seenAt",
-          values: { ":false": false, ":seenAt": seenAt },
+          if: "attribute_exists(#PK) AND #seenAt < :seenAt",
+          values: { ":seenAt": seenAt },
         });
         if (marked !== undefined) count += 1;
       }
@@ -108,23 +109,23 @@ export function createVms(table: Table): Vms {
     },
 
     async lockVm(vmId, jobId) {
-      const after = await table.update(keyOf(vmId), {
-        set: { lockJobId: jobId },
-        compute: ["#fence = #fence + :one", "#lockFence = #fence + :one"],
-        if: "attribute_exists(#PK) AND attribute_not_exists(#lockJobId)",
-        values: { ":one": 1 },
-      });
-      const { lock } = after === undefined ? await readVm(vmId) : toVm(after);
-      if (lock?.jobId === jobId) return lock.fence;
-      if (lock === undefined) {
-        throw new Failure("conflict", {
-          message: `VM ${vmId} was given back meanwhile; try again`,
+      for (let attempt = 1; attempt <= lockAttemptsMax; attempt += 1) {
+        const after = await table.update(keyOf(vmId), {
+          set: { lockJobId: jobId },
+          compute: ["#fence = #fence + :one", "#lockFence = #fence + :one"],
+          if: "attribute_exists(#PK) AND attribute_not_exists(#lockJobId)",
+          values: { ":one": 1 },
+        });
+        const { lock } = after === undefined ? await readVm(vmId) : toVm(after);
+        if (lock?.jobId === jobId) return lock.fence;
+        // Without a lock by now, its holder gave it back between the two looks: once more.
+        if (lock === undefined) continue;
+        throw new Failure("busy", {
+          message: `VM ${vmId} is held by job ${lock.jobId}`,
+          jobId: lock.jobId,
         });
       }
-      throw new Failure("busy", {
-        message: `VM ${vmId} is held by job ${lock.jobId}`,
-        jobId: lock.jobId,
-      });
+      throw new Failure("conflict", { message: `VM ${vmId} changes hands too fast; try again` });
     },
 
     async unlockVm(vmId, jobId) {
