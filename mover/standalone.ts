@@ -254,7 +254,7 @@ async function findRoot(repository: Repository, pointId: string): Promise<string
   });
 }
 
-/** By key, else by number from 1; without either the only disk there is. */
+/** By key, else by number from 0; without either the only disk there is. */
 function chooseDisk<Disk extends { readonly key: string }>(
   { pointId, disks }: { readonly pointId: string; readonly disks: readonly Disk[] },
   wanted: string | undefined,
@@ -265,7 +265,7 @@ function chooseDisk<Disk extends { readonly key: string }>(
     if (only !== undefined && disks.length === 1) return only;
     throw new Failure("input.invalid", { message: `say which --disk of ${pointId}: ${keys}` });
   }
-  const byNumber = /^\d+$/.test(wanted) ? disks[Number(wanted) - 1] : undefined;
+  const byNumber = /^\d+$/.test(wanted) ? disks[Number(wanted)] : undefined;
   const disk = disks.find(({ key }) => key === wanted) ?? byNumber;
   if (disk !== undefined) return disk;
   throw new Failure("not-found", { message: `${pointId} has no disk ${wanted}; it has ${keys}` });

@@ -100,7 +100,7 @@ test("a restore does not replace a file unless it is told to", () => {
   const words = ["image", "restore", point.pointId, "--repository", repository, "-o", output];
   expect(holdfast(words)).toMatchObject({ status: 6 });
   expect(readFileSync(output, "utf8")).toBe("precious");
-  expect(holdfast([...words, "--overwrite", "--disk", "1"])).toMatchObject({ status: 0 });
+  expect(holdfast([...words, "--overwrite", "--disk", "0"])).toMatchObject({ status: 0 });
   expect(readFileSync(output).equals(readFileSync(source))).toBe(true);
 });
 

@@ -33,7 +33,7 @@ export const StandaloneRequest = z.discriminatedUnion("kind", [
     pointId: z.string().min(1).max(200),
     /** The object that is the point, where it is known: saves the search. */
     rootKey: z.string().min(1).max(512).optional(),
-    /** Key of the disk, or its number from 1; the only disk when absent. */
+    /** Key of the disk, or its number from 0; the only disk when absent. */
     disk: z.string().min(1).max(64).optional(),
     /** A new file, or an existing block device of at least the disk's size. */
     output: z.string().min(1).max(4096),

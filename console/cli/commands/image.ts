@@ -134,7 +134,7 @@ const restore: CommandDefinition = {
     },
     {
       flags: "--disk <disk>",
-      summary: "key or number from 1; may be left out when there is one disk",
+      summary: "key or number from 0; may be left out when there is one disk",
     },
     {
       flags: "--format <format>",

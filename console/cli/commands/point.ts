@@ -147,7 +147,7 @@ const exportDisk: CommandDefinition = {
   options: [
     {
       flags: "--disk <disk>",
-      summary: "key (vda) or number from 1; may be left out when there is one disk",
+      summary: "key (vda) or number from 0; may be left out when there is one disk",
     },
     { flags: "-o, --output <file>", summary: "new file, or block device", required: true },
     {
@@ -160,7 +160,7 @@ const exportDisk: CommandDefinition = {
   ],
   examples: [
     {
-      command: "holdfast export 0mhq3z5k1-4t7v2c9x8b1d --disk 1 -o web1.qcow2",
+      command: "holdfast export 0mhq3z5k1-4t7v2c9x8b1d --disk 0 -o web1.qcow2",
       explanation: "Ready for qemu, guestfish or nbdkit.",
     },
   ],
