@@ -78,7 +78,8 @@ export function createPoints(parts: Parts): Points {
     const earlier: PointSummary[] = [];
     for await (const { key } of store.list(prefix, options)) {
       const found = await tryRoot(key, options);
-      if (found !== undefined) earlier.push(found);
+      // Ids may hold dashes, so another attempt's name can begin like this one's: what counts is inside.
+      if (found !== undefined && isSameAttempt(found, point)) earlier.push(found);
     }
     const taken = chooseAttempt(earlier);
     if (taken !== undefined) return { rootKey: taken.rootKey };
@@ -132,6 +133,12 @@ export function createPoints(parts: Parts): Points {
   }
 
   return { putMetadata, write, read, list };
+}
+
+function isSameAttempt(found: PointSummary, point: NewPoint): boolean {
+  return (
+    found.pointId === point.pointId && found.jobId === point.jobId && found.fence === point.fence
+  );
 }
 
 function* decide(attempts: readonly PointSummary[]): Generator<PointSummary> {

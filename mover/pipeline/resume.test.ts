@@ -1,0 +1,99 @@
+import { isFailure } from "@holdfast/shared/domain/failure";
+import { createMemoryObjectStore } from "@holdfast/shared/storage/memory/memory-object-store";
+import { describe, expect, test } from "vitest";
+import { createMemoryReader } from "./memory-disk.ts";
+import { seededBytes, writePieces } from "./test-data.ts";
+import { createTestRepository, restore, transfer } from "./test-repository.ts";
+
+describe("resume", () => {
+  test("from each checkpoint the transfer ends in the right disk and reads only the rest", async () => {
+    const disk = writePieces(seededBytes(4_000_000, 5), [{ at: 1_000_000, length: 9, seed: 1 }]);
+    disk.fill(0, 2_000_000, 2_600_000);
+    const repository = await createTestRepository(createMemoryObjectStore());
+    const checkpoints: Record<string, unknown>[] = [];
+    const saveCheckpoint = async (checkpoint: Record<string, unknown>): Promise<void> => {
+      checkpoints.push(JSON.parse(JSON.stringify(checkpoint)));
+    };
+    const whole = { saveCheckpoint, checkpointBytes: 300_000 };
+    await transfer(repository, createMemoryReader(disk), whole);
+    expect(checkpoints.length).toBeGreaterThan(3);
+    let least = disk.length;
+    for (const checkpoint of checkpoints) {
+      let read = 0;
+      const onRead = (_: number, length: number): void => {
+        read += length;
+      };
+      const { recordKey, stats } = await transfer(
+        repository,
+        createMemoryReader(disk, { onRead }),
+        { checkpoint },
+      );
+      least = Math.min(least, read);
+      expect(stats.bytesDone).toBe(disk.length);
+      const target = await restore(repository, recordKey, { sizeBytes: disk.length });
+      expect(Buffer.compare(target.bytes, disk)).toBe(0);
+    }
+    expect(least).toBeLessThan(disk.length - 800_000);
+  });
+
+  test("a run that is stopped at a checkpoint goes on from it", async () => {
+    const disk = seededBytes(6_000_000, 6);
+    const repository = await createTestRepository(createMemoryObjectStore());
+    const abort = new AbortController();
+    let checkpoint: unknown;
+    const stopped = transfer(repository, createMemoryReader(disk), {
+      signal: abort.signal,
+      checkpointBytes: 1_000_000,
+      saveCheckpoint: async (saved) => {
+        checkpoint = saved;
+        abort.abort();
+      },
+    });
+    await expect(stopped).rejects.toSatisfy((error) => isFailure(error, "cancelled"));
+    const { recordKey } = await transfer(repository, createMemoryReader(disk), { checkpoint });
+    const target = await restore(repository, recordKey, { sizeBytes: disk.length });
+    expect(Buffer.compare(target.bytes, disk)).toBe(0);
+  });
+
+  test("a checkpoint of another disk, or one that was changed, is not used", async () => {
+    const disk = seededBytes(1_000_000, 5);
+    const repository = await createTestRepository(createMemoryObjectStore());
+    const checkpoints: Record<string, unknown>[] = [];
+    await transfer(repository, createMemoryReader(disk), {
+      checkpointBytes: 300_000,
+      saveCheckpoint: async (checkpoint) => {
+        checkpoints.push(checkpoint);
+      },
+    });
+    const last = checkpoints.at(-1);
+    const other = seededBytes(1_000_000, 6);
+    const cases = [
+      { diskKey: "vdb", checkpoint: last },
+      { checkpoint: { ...last, inline: Buffer.alloc(300).toString("base64") } },
+      { checkpoint: { v: 9 } },
+    ];
+    for (const options of cases) {
+      const { recordKey } = await transfer(repository, createMemoryReader(other), options);
+      const target = await restore(repository, recordKey, { sizeBytes: other.length });
+      expect(Buffer.compare(target.bytes, other)).toBe(0);
+    }
+  });
+
+  test("a long list of finished leaves moves into sealed objects", async () => {
+    const disk = seededBytes(512 * 65_536, 5);
+    const store = createMemoryObjectStore();
+    const repository = await createTestRepository(store);
+    const tiny = { ...repository, settings: { ...repository.settings, leafBytes: 65_536 } };
+    let largest = 0;
+    let last: unknown;
+    await transfer(tiny, createMemoryReader(disk), {
+      checkpointBytes: 4_000_000,
+      saveCheckpoint: async (checkpoint) => {
+        last = checkpoint;
+        largest = Math.max(largest, JSON.stringify(checkpoint).length);
+      },
+    }).catch(() => undefined);
+    expect(largest).toBeLessThan(100_000);
+    expect(last).toMatchObject({ parts: [expect.stringMatching(/^checkpoints\//)] });
+  });
+});
