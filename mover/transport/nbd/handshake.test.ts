@@ -1,4 +1,5 @@
 import type { FailureCode } from "@holdfast/shared/domain/failure";
+import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { openNbdReader } from "./nbd-reader.ts";
 import {
@@ -172,5 +173,43 @@ describe("the handshake", () => {
     await server[Symbol.asyncDispose]();
     const opening = openNbdReader(server.address, { exportName: "", extents: allocation });
     await expect(opening).rejects.toMatchObject({ code: "network.unreachable" });
+  });
+
+  test("with anything at all ends in a Failure or a sensible export, within its time", async () => {
+    const reply = fc.record({
+      option: fc.constantFrom(0, optionTypes.go, optionTypes.structuredReply),
+      type: fc.constantFrom(1, 2, 3, 4, 0x80000001, 0x80000006, 0xffffffff),
+      data: fc.uint8Array({ maxLength: 40 }),
+      announced: fc.option(fc.integer({ min: 0, max: 0xffffffff }), { nil: undefined, freq: 8 }),
+    });
+    const property = fc.asyncProperty(fc.array(reply, { maxLength: 6 }), async (replies) => {
+      let isDone = false;
+      const opening = openScripted(
+        {
+          onOption: (option, _data, socket) => {
+            if (isDone) return false;
+            for (const { option: other, type, data, announced } of replies) {
+              const bytes = optionReply(other === 0 ? option : other, type, Buffer.from(data));
+              if (announced !== undefined) bytes.writeUInt32BE(announced, 16);
+              socket.write(bytes);
+            }
+            isDone = true;
+            socket.end(optionReply(option, optionReplies.ack));
+            return true;
+          },
+        },
+        3000,
+      );
+      const outcome = await opening.then(
+        async (opened) => {
+          await opened[Symbol.asyncDispose]();
+          return opened.reader.sizeBytes;
+        },
+        (error: unknown) => error,
+      );
+      if (typeof outcome === "number") expect(Number.isSafeInteger(outcome)).toBe(true);
+      else expect(outcome).toMatchObject({ name: "Failure" });
+    });
+    await fc.assert(property, { numRuns: 200 });
   });
 });

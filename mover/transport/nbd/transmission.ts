@@ -174,8 +174,9 @@ export function createTransmission(options: TransmissionOptions): Transmission {
     }
     receivingCookie = cookie;
     const done = (): void => {
-      if (isLast) finish(cookie, pending);
+      // Who gave up meanwhile hears that, not that it went well.
       expectHead();
+      if (isLast) finish(cookie, pending);
     };
     if (pending.into !== undefined) expect(pending.into.subarray(start, start + length), done);
     else dropPayload(length, done);

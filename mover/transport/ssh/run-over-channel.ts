@@ -21,6 +21,7 @@ export async function runOverChannel(request: {
 }): Promise<CommandResult> {
   const { command, options, hostName } = request;
   const what = `${command[0]} on ${hostName}`;
+  options.signal?.throwIfAborted();
   const mark = `HOLDFAST_RUN=${randomUUID()}`;
   const environment = { ...options.environment, HOLDFAST_RUN: mark.slice(mark.indexOf("=") + 1) };
   const line = quoteCommand(command, environment);
