@@ -29,6 +29,7 @@ if (process.getuid?.() !== 0) {
 }
 // QEMU runs as a user of its own and must reach the images, so not below a home folder.
 const folder = await mkdtemp("/var/tmp/holdfast-demo-");
+await chmod(folder, 0o711);
 const cleanUp: (() => Promise<unknown>)[] = [];
 try {
   await demo();
@@ -46,8 +47,8 @@ async function demo(): Promise<void> {
   heading("A real libvirt host with a running guest");
   const host = await startKvmHost({ folder: join(folder, "kvm"), port: await freePort(), say });
   cleanUp.push(() => host.stop());
+  cleanUp.push(() => removeGuest(host, guestName));
   const guest = await startGuest(host, guestName, { say });
-  cleanUp.push(() => guest.remove());
   say(`${guestName} runs: ${disks.join(" (qcow2) and ")} (raw), both written to all the time.`);
 
   heading("Holdfast on this machine");
@@ -86,12 +87,17 @@ async function demo(): Promise<void> {
   heading("Restore under a new name, compare, boot");
   const newest = points.at(-1);
   if (newest === undefined) throw new Error("there are no points");
+  cleanUp.push(() => removeGuest(host, restoredName));
   await holdfast(["restore", newest.pointId, "--name", restoredName]);
   const restored = await findGuest(host, restoredName);
-  cleanUp.push(() => restored.remove());
   await compareRestored(host, join(frozen, String(points.length - 1)));
   await bootRestored(restored);
   await summary(points);
+}
+
+async function removeGuest(host: KvmHost, name: string): Promise<void> {
+  const names = (await host.virsh("list", "--all", "--name")).split("\n");
+  if (names.includes(name)) await (await findGuest(host, name)).remove();
 }
 
 async function addProvider(host: KvmHost): Promise<void> {
@@ -184,9 +190,17 @@ async function summary(points: readonly RecoveryPoint[]): Promise<void> {
   );
 }
 
-const count = async (): Promise<number> => (await readdir(join(folder, "frozen"))).length;
-const mebibytes = (bytes: number): string => `${(bytes / 1024 ** 2).toFixed(1)} MiB`;
-const heading = (text: string): void => say(`\n== ${text}`);
+async function count(): Promise<number> {
+  return (await readdir(join(folder, "frozen"))).length;
+}
+
+function mebibytes(bytes: number): string {
+  return `${(bytes / 1024 ** 2).toFixed(1)} MiB`;
+}
+
+function heading(text: string): void {
+  say(`\n== ${text}`);
+}
 
 /** Runs the CLI as a user would, shows the command and what it prints, and returns its standard output. */
 async function holdfast(
