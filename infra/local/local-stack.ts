@@ -26,7 +26,7 @@ import { openScheduler } from "./scheduler/scheduler.ts";
 import { createHttpServer } from "./server.ts";
 import { openSqs, type Sqs } from "./sqs/sqs.ts";
 import { openSsm } from "./ssm/ssm.ts";
-import { StateError } from "./step-functions/state-error.ts";
+import { StateError, Suspended } from "./step-functions/state-error.ts";
 import { openStepFunctions, type StepFunctions } from "./step-functions/step-functions.ts";
 import type { TaskServices } from "./step-functions/tasks.ts";
 
@@ -57,6 +57,8 @@ export type LocalStackOptions = {
   readonly handlers?: Readonly<Record<string, Handler>>;
   /** Folder of the ASL files; the product's when absent, none when null. */
   readonly stateMachinesFolder?: string | null;
+  /** The mover's main module; the product's when absent. */
+  readonly moverEntry?: string;
   /** More variables for the mover. */
   readonly moverEnvironment?: Readonly<Record<string, string>>;
 };
@@ -83,36 +85,17 @@ export async function startLocalStack(options: LocalStackOptions): Promise<Local
   }
 }
 
+type Undo = (() => Promise<void> | void)[];
+
 async function start(
   options: LocalStackOptions,
   state: string,
-  undo: (() => Promise<void> | void)[],
+  undo: Undo,
   unwind: () => Promise<void>,
 ): Promise<LocalStack> {
-  const logger = fileLogger(join(state, "log", "stack.log"));
-  const functions = createFunctions({
-    table: options.functions ?? functionTable,
-    rootFolder: repositoryFolder,
-    logger,
-    ...(options.handlers === undefined ? {} : { handlers: options.handlers }),
-  });
-  const dynamodb = await openDynamoDb(join(state, "dynamodb"));
-  undo.push(() => dynamodb.close());
-  const sqs = openSqs(join(state, "sqs"));
-  undo.push(() => sqs.close());
-  const ssm = openSsm(join(state, "ssm"));
-  const targets = createTargets({ functions, sqs, steps: () => steps });
-  const events = openEventBridge(join(state, "events"), targets, { logger });
-  undo.push(() => events.close());
-  const services = createTaskServices({ functions, sqs, events });
-  const steps: StepFunctions = openStepFunctions(join(state, "step-functions"), services, {
-    logger,
-  });
-  undo.push(() => steps.executions.suspend());
-  undo.push(() => functions.drain(functionsDrainMs));
-  const scheduler = openScheduler(join(state, "scheduler"), targets, { logger });
-  undo.push(() => scheduler.close());
-
+  const late: { server?: Server; restoreEnvironment?: () => void } = {};
+  const services = await openServices(options, state, undo, late);
+  const { dynamodb, events, functions, logger, scheduler, sqs, ssm, steps } = services;
   const server = createHttpServer(
     {
       services: {
@@ -131,12 +114,10 @@ async function start(
     },
     logger,
   );
+  late.server = server;
   const port = await listen(server, options.port ?? 0, join(state, "port"));
-  undo.push(() => closeServer(server));
   const endpoint = `http://127.0.0.1:${port}`;
-
-  const restore = setEnvironment(environmentOf(endpoint));
-  undo.push(restore);
+  late.restoreEnvironment = setEnvironment(environmentOf(endpoint));
   const folder = options.stateMachinesFolder;
   await provision({
     endpoint,
@@ -153,7 +134,7 @@ async function start(
   scheduler.start();
   if (options.mover ?? true) {
     const mover = startMover({
-      entry: join(repositoryFolder, "mover", "main.ts"),
+      entry: options.moverEntry ?? join(repositoryFolder, "mover", "main.ts"),
       environment: { ...process.env, ...options.moverEnvironment },
       logFile: join(state, "log", "mover.log"),
       logger,
@@ -173,6 +154,44 @@ async function start(
       return closing;
     },
   };
+}
+
+/**
+ * Opens everything that keeps state. What is undone is undone in reverse: first no new work (mover, schedules), then
+ * running functions end while everything they call still answers, then executions rest, then the services close.
+ */
+async function openServices(
+  options: LocalStackOptions,
+  state: string,
+  undo: Undo,
+  late: { readonly server?: Server; readonly restoreEnvironment?: () => void },
+) {
+  const logger = fileLogger(join(state, "log", "stack.log"));
+  const functions = createFunctions({
+    table: options.functions ?? functionTable,
+    rootFolder: repositoryFolder,
+    logger,
+    ...(options.handlers === undefined ? {} : { handlers: options.handlers }),
+  });
+  const dynamodb = await openDynamoDb(join(state, "dynamodb"));
+  undo.push(() => dynamodb.close());
+  const sqs = openSqs(join(state, "sqs"));
+  undo.push(() => sqs.close());
+  undo.push(() => late.restoreEnvironment?.());
+  undo.push(() => (late.server?.listening === true ? closeServer(late.server) : undefined));
+  const ssm = openSsm(join(state, "ssm"));
+  const targets = createTargets({ functions, sqs, steps: () => steps });
+  const events = openEventBridge(join(state, "events"), targets, { logger });
+  undo.push(() => events.close());
+  const services = createTaskServices({ functions, sqs, events });
+  const steps: StepFunctions = openStepFunctions(join(state, "step-functions"), services, {
+    logger,
+  });
+  undo.push(() => steps.executions.suspend());
+  undo.push(() => functions.drain(functionsDrainMs));
+  const scheduler = openScheduler(join(state, "scheduler"), targets, { logger });
+  undo.push(() => scheduler.close());
+  return { dynamodb, events, functions, logger, scheduler, sqs, ssm, steps };
 }
 
 /** What events and schedules may be sent to. */
@@ -207,6 +226,8 @@ function createTaskServices(parts: {
   return {
     now: Date.now,
     invoke: async (name, payload) => {
+      // This process is about to end: the task stays scheduled, and the next process runs it.
+      if (functions.draining()) throw new Suspended();
       try {
         return await functions.invoke(name, payload);
       } catch (error) {

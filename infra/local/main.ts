@@ -30,7 +30,7 @@ async function main(): Promise<void> {
   const { endpoint, api, tokenFile, state } = stack;
   process.stdout.write(`${JSON.stringify({ ready: true, endpoint, api, tokenFile, state })}\n`);
   redirectOutput(join(state, "log", "functions.log"));
-  for (const signal of ["SIGTERM", "SIGINT"] as const) {
+  for (const signal of ["SIGTERM", "SIGINT", "SIGHUP"] as const) {
     process.on(signal, () => {
       stack.close().then(
         () => process.exit(0),
@@ -42,6 +42,8 @@ async function main(): Promise<void> {
 
 /** The functions run in this process and log to standard output, which Lambda would collect: here a file does. */
 function redirectOutput(path: string): void {
+  // Whoever started this may be gone; a warning of Node for it is then nobody's.
+  process.stderr.on("error", () => undefined);
   process.stdout.write = (chunk: string | Uint8Array) => {
     appendFileSync(path, chunk, { mode: 0o600 });
     return true;

@@ -35,6 +35,8 @@ export function startMover(options: {
     const started = spawn(process.execPath, ["--import", watcher, entry], {
       env: environment,
       stdio: ["ignore", log, log, "ipc"],
+      // A group of its own: Ctrl-C on a terminal is for the stack, which then lets the mover drain.
+      detached: true,
     });
     closeSync(log);
     child = started;

@@ -30,7 +30,8 @@ export type Routes = {
  * sent here by DNS rebinding names another host).
  */
 export function createHttpServer(routes: Routes, logger: Logger): Server {
-  return createServer((message, response) => {
+  // Longer than the SDK keeps idle connections, so that it is the client who closes them.
+  return createServer({ keepAliveTimeout: 75_000 }, (message, response) => {
     const controller = new AbortController();
     response.on("close", () => controller.abort(new Error("caller went away")));
     const context = { endpoint: endpointOf(message), signal: controller.signal };

@@ -18,7 +18,7 @@ export type AppendLog = {
 /** Opens or creates; a torn last line, left by a crash in the middle of a write, is cut off. */
 export function openAppendLog(path: string): { log: AppendLog; records: readonly Json[] } {
   const file = openSync(path, "a+", 0o600);
-  const { records, lengthBytes, sizeBytes } = readLines(readFileSync(path));
+  const { records, lengthBytes, sizeBytes } = readLines(path);
   if (lengthBytes < sizeBytes) ftruncateSync(file, lengthBytes);
   if (sizeBytes === 0) syncFolder(dirname(path));
   return { log: createAppendLog(file), records };
@@ -26,13 +26,21 @@ export function openAppendLog(path: string): { log: AppendLog; records: readonly
 
 /** Reads without opening for writing. */
 export function readAppendLog(path: string): readonly Json[] {
-  return readLines(readFileSync(path)).records;
+  return readLines(path).records;
 }
 
-function readLines(bytes: Buffer): { records: Json[]; lengthBytes: number; sizeBytes: number } {
+function readLines(path: string): { records: Json[]; lengthBytes: number; sizeBytes: number } {
+  const bytes = readFileSync(path);
   const end = bytes.lastIndexOf(10) + 1;
   const lines = bytes.toString("utf8", 0, end).split("\n");
-  const records = lines.filter((line) => line !== "").map(parseJson);
+  const records = lines.slice(0, -1).map((line, index) => {
+    try {
+      return parseJson(line);
+    } catch (cause) {
+      // Not what a crash leaves, which is a torn end only: nothing is guessed about it.
+      throw new Error(`${path} is damaged in line ${index + 1}`, { cause });
+    }
+  });
   return { records, lengthBytes: end, sizeBytes: bytes.length };
 }
 

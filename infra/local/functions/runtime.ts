@@ -16,6 +16,8 @@ export type Functions = {
   /** Throws FunctionError. */
   invoke(nameOrArn: string, payload: Json): Promise<Json>;
   has(nameOrArn: string): boolean;
+  /** Whether `drain` was called. */
+  draining(): boolean;
   /** Resolves when no handler runs, at the latest after the time given. */
   drain(limitMs: number): Promise<void>;
 };
@@ -63,6 +65,7 @@ export type FunctionsOptions = {
 export function createFunctions(options: FunctionsOptions): Functions {
   const { table, rootFolder, logger, handlers = {} } = options;
   const running = new Set<Promise<unknown>>();
+  let isDraining = false;
   const find = (nameOrArn: string) => {
     const name = nameInArn(nameOrArn, "function") ?? nameOrArn;
     const given = Object.hasOwn(handlers, name);
@@ -107,13 +110,17 @@ export function createFunctions(options: FunctionsOptions): Functions {
         throw known;
       }
     },
+    draining: () => isDraining,
     drain: async (limitMs) => {
+      isDraining = true;
       let timer: NodeJS.Timeout | undefined;
       const limit = new Promise((resolve) => {
         timer = setTimeout(resolve, limitMs);
       });
       await Promise.race([Promise.allSettled(running), limit]);
       clearTimeout(timer);
+      // Whoever waited for these handlers hears of it first.
+      await new Promise((resolve) => setImmediate(resolve));
     },
   };
 }

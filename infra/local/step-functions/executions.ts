@@ -25,7 +25,7 @@ export type Execution = {
   readonly startedAt: number;
   readonly input: string;
   /** Undefined while it runs. */
-  end: ExecutionEnd | undefined;
+  readonly end: ExecutionEnd | undefined;
 };
 
 const ends = ["SUCCEEDED", "FAILED", "TIMED_OUT", "ABORTED"] as const;
@@ -39,7 +39,8 @@ export type ExecutionEnd = {
 
 export type RunningExecution = Execution & {
   readonly log: ExecutionLog;
-  readonly definition: StateMachine;
+  /** Undefined when this release does not run what an earlier one accepted. */
+  readonly definition: StateMachine | undefined;
   readonly controller: AbortController;
   /** Last heartbeats by attempt; only in memory: a restart counts as one. */
   readonly heartbeats: Map<string, number>;
@@ -142,7 +143,7 @@ export function openExecutions(
       input: String(input),
       end: undefined,
       log,
-      definition: parseStateMachine(String(definition), taskProblem),
+      definition: parseIfAccepted(String(definition)),
       controller: new AbortController(),
       heartbeats: new Map(),
     };
@@ -150,6 +151,15 @@ export function openExecutions(
     executions.set(id, execution);
     running.set(id, execution);
     return execution;
+  }
+
+  function parseIfAccepted(definition: string): StateMachine | undefined {
+    try {
+      return parseStateMachine(definition, taskProblem);
+    } catch (error) {
+      logger.error("definition not accepted", { error: String(error) });
+      return undefined;
+    }
   }
 
   function launch(execution: RunningExecution): void {
@@ -165,6 +175,11 @@ export function openExecutions(
   async function runToEnd(execution: RunningExecution): Promise<void> {
     const { log, controller, definition } = execution;
     if (log.find("end") !== undefined) return recordEnd(execution);
+    if (definition === undefined) {
+      const cause = "This release does not accept the execution's definition";
+      writeEnd(execution, 1, "ExecutionFailed", { error: "States.Runtime", cause });
+      return recordEnd(execution);
+    }
     if (definition.TimeoutSeconds !== undefined) watchTimeout(execution, definition.TimeoutSeconds);
     const branch = { path: "", signal: controller.signal, lastId: 1, map: undefined };
     const context = contextOf(execution);

@@ -423,3 +423,33 @@ test("operations that are not there are refused by their name", async () => {
     message: expect.stringContaining("AWSStepFunctions.CreateActivity"),
   });
 });
+
+test("a stop lets a running function end; what comes after it runs in the next process", async () => {
+  const calls: string[] = [];
+  const isIn = Promise.withResolvers<void>();
+  const gate = Promise.withResolvers<void>();
+  const handlers = {
+    Slow: async () => {
+      calls.push("slow");
+      isIn.resolve();
+      await gate.promise;
+      return 1;
+    },
+    After: () => calls.push("after"),
+  };
+  await using stack = await startTestStack({ handlers });
+  const arn = await create(stack.sfn, {
+    StartAt: "Slow",
+    States: {
+      Slow: { ...lambda("Slow"), Next: "After" },
+      After: { ...lambda("After"), End: true },
+    },
+  });
+  const execution = await start(stack.sfn, arn, {});
+  await isIn.promise;
+  const restarting = stack.restart();
+  gate.resolve();
+  const again = await restarting;
+  expect((await ended(again.sfn, execution)).status).toBe("SUCCEEDED");
+  expect(calls).toEqual(["slow", "after"]);
+});
