@@ -1,10 +1,9 @@
 import { Failure } from "@holdfast/shared/domain/failure";
 import { silentLogger } from "@holdfast/shared/ports/logger";
-import type { Context } from "aws-lambda";
 import { expect, test } from "vitest";
 import { StageEvent, stageHandler } from "./stage-event.ts";
 
-const context: Context = {
+const context = {
   callbackWaitsForEmptyEventLoop: false,
   functionName: "f",
   functionVersion: "1",
