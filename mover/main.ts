@@ -59,7 +59,7 @@ const options: TaskRunnerOptions = {
       transports: createTransports(),
       clock: systemClock,
     }),
-    openRepository: createRepositoryOpener({ catalog, parameters }),
+    openRepository: createRepositoryOpener({ catalog, parameters, logger }),
   },
   queue,
   answers: createTaskTokens(createSfnClient()),

@@ -1,36 +1,58 @@
 import type { Catalog } from "@holdfast/shared/ports/catalog";
 import { systemClock } from "@holdfast/shared/ports/clock";
+import type { Logger } from "@holdfast/shared/ports/logger";
 import type { Parameters } from "@holdfast/shared/ports/parameters";
 import { systemRandom } from "@holdfast/shared/ports/random";
+import type { ChunkIndex } from "@holdfast/shared/repository/index/chunk-index";
 import { openRepository, type Repository } from "@holdfast/shared/repository/repository";
 import { openObjectStore } from "@holdfast/shared/storage/open-object-store";
+import { loadChunkIndex } from "./pipeline/chunk-index-loader.ts";
 
-/** Opens each repository once per mover: deriving its key from the passphrase is slow on purpose. A failed opening is tried again by the next task. */
+export type OpenedRepository = {
+  readonly repository: Repository;
+  /** Loaded when the first transfer asks for it; a restore never does. */
+  readonly loadIndex: () => Promise<ChunkIndex>;
+};
+
+/**
+ * Opens each repository once per mover: deriving its key from the passphrase is slow on purpose, and all transfers
+ * share one chunk index. What failed is tried again by the next task.
+ */
 export function createRepositoryOpener(options: {
   readonly catalog: Catalog;
   readonly parameters: Parameters;
-}): (repositoryId: string) => Promise<Repository> {
-  const { catalog, parameters } = options;
-  const opened = new Map<string, Promise<Repository>>();
+  readonly logger: Logger;
+}): (repositoryId: string) => Promise<OpenedRepository> {
+  const { catalog, parameters, logger } = options;
 
-  async function open(repositoryId: string): Promise<Repository> {
+  async function open(repositoryId: string): Promise<OpenedRepository> {
     const { url, passphraseParameter } = await catalog.getRepository(repositoryId);
-    return openRepository({
+    const repository = await openRepository({
       store: await openObjectStore(url),
       passphrase: await parameters.getSecret(passphraseParameter),
       clock: systemClock,
       random: systemRandom,
+      logger,
     });
+    const signal = new AbortController().signal;
+    const index = once(() => loadChunkIndex(repository, { logger, signal }));
+    return { repository, loadIndex: () => index("") };
   }
 
-  return (repositoryId) => {
-    const known = opened.get(repositoryId);
+  return once(open);
+}
+
+/** Remembers what each key gave, but no failures. */
+function once<Value>(make: (key: string) => Promise<Value>): (key: string) => Promise<Value> {
+  const made = new Map<string, Promise<Value>>();
+  return (key) => {
+    const known = made.get(key);
     if (known !== undefined) return known;
-    const opening = open(repositoryId).catch((error: unknown) => {
-      opened.delete(repositoryId);
+    const making = make(key).catch((error: unknown) => {
+      made.delete(key);
       throw error;
     });
-    opened.set(repositoryId, opening);
-    return opening;
+    made.set(key, making);
+    return making;
   };
 }

@@ -7,7 +7,7 @@ export async function exportMetadata(context: StageContext, job: BackupJob): Pro
   const session = await backupSession(context);
   const driver = await context.openDriver(job.providerId);
   const metadata = await driver.metadata(session, driverContext(context, { vmId: job.vmId }));
-  const repository = await context.openRepository(job.repositoryId);
+  const { repository } = await context.openRepository(job.repositoryId);
   const { metadataKey } = await repository.putMetadata(metadata, { signal: context.signal });
   return { metadataKey };
 }

@@ -4,7 +4,7 @@ import { driverContext, type StageContext, type StageResult, tell } from "./stag
 
 /** Checks that the target can take the restore and makes its empty disks under temporary names. */
 export async function prepareRestore(context: StageContext, job: RestoreJob): Promise<StageResult> {
-  const repository = await context.openRepository(job.repositoryId);
+  const { repository } = await context.openRepository(job.repositoryId);
   const { rootKey } = await context.catalog.getPoint(job.restore.pointId);
   const point = await repository.readPoint(rootKey, { signal: context.signal });
   const driver = await context.openDriver(job.providerId);

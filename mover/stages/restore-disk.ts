@@ -13,7 +13,7 @@ export async function restoreOneDisk(
   diskKey: string,
 ): Promise<StageResult> {
   const session = await restoreSession(context);
-  const repository = await context.openRepository(job.repositoryId);
+  const { repository } = await context.openRepository(job.repositoryId);
   const { rootKey } = await context.catalog.getPoint(job.restore.pointId);
   const point = await repository.readPoint(rootKey, { signal: context.signal });
   const disk = point.disks.find(({ key }) => key === diskKey);

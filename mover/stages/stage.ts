@@ -3,7 +3,7 @@ import type { Catalog } from "@holdfast/shared/ports/catalog";
 import type { Clock } from "@holdfast/shared/ports/clock";
 import type { Driver, DriverContext } from "@holdfast/shared/ports/driver";
 import type { Logger } from "@holdfast/shared/ports/logger";
-import type { Repository } from "@holdfast/shared/repository/repository";
+import type { OpenedRepository } from "../open-repository.ts";
 
 /** What a mover's stages reach the world through; built in main.ts only. */
 export type MoverServices = {
@@ -11,7 +11,7 @@ export type MoverServices = {
   readonly clock: Clock;
   readonly openDriver: (providerId: string) => Promise<Driver>;
   /** The opened repository, shared by all tasks of this mover. */
-  readonly openRepository: (repositoryId: string) => Promise<Repository>;
+  readonly openRepository: (repositoryId: string) => Promise<OpenedRepository>;
   readonly workers: number | undefined;
 };
 

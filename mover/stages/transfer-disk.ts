@@ -1,6 +1,7 @@
 import type { BackupJob } from "@holdfast/shared/contracts/catalog-items";
 import { Failure, isFailure } from "@holdfast/shared/domain/failure";
 import type { Driver, SessionDisk } from "@holdfast/shared/ports/driver";
+import type { ChunkIndex } from "@holdfast/shared/repository/index/chunk-index";
 import type { Repository } from "@holdfast/shared/repository/repository";
 import { type TransferProgress, transferDisk } from "../pipeline/transfer-disk.ts";
 import { createProgressReporter } from "./progress.ts";
@@ -24,15 +25,16 @@ export async function transferOneDisk(
   const driver = await context.openDriver(job.providerId);
   const calls = driverContext(context, { vmId: job.vmId });
   context.watch(() => driver.watch(session, calls));
-  const repository = await context.openRepository(job.repositoryId);
+  const { repository, loadIndex } = await context.openRepository(job.repositoryId);
   const previous = await previousRecord(context, repository, job, diskKey);
 
-  const attempt = (full: boolean, reason: string): Promise<TransferResult> =>
+  const attempt = async (full: boolean, reason: string): Promise<TransferResult> =>
     transfer({
       context,
       job,
       disk,
       repository,
+      index: await loadIndex(),
       previous,
       reason,
       full,
@@ -62,6 +64,7 @@ type Attempt = {
   readonly job: BackupJob;
   readonly disk: SessionDisk;
   readonly repository: Repository;
+  readonly index: ChunkIndex;
   readonly previous: string | undefined;
   readonly reason: string;
   readonly full: boolean;
@@ -88,6 +91,7 @@ async function transfer(attempt: Attempt): Promise<TransferResult> {
   await using reader = await attempt.openReader();
   const { recordKey, stats } = await transferDisk({
     repository,
+    index: attempt.index,
     reader,
     diskKey: disk.key,
     ...(attempt.previous === undefined ? {} : { previous: attempt.previous }),

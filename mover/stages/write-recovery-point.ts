@@ -47,7 +47,7 @@ export async function writeRecoveryPoint(
     consistency: session.consistency,
     warnings,
   };
-  const repository = await context.openRepository(job.repositoryId);
+  const { repository } = await context.openRepository(job.repositoryId);
   const { rootKey } = await repository.writePoint(
     {
       ...common,

@@ -171,6 +171,7 @@ function startMover(catalog: Catalog, driver: Driver, queueUrl: string): Running
       openRepository: createRepositoryOpener({
         catalog,
         parameters: createSsmParameters(createSsmClient()),
+        logger,
       }),
     },
     queue,
