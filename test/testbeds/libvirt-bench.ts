@@ -1,0 +1,257 @@
+/**
+ * What the libvirt system tests share: the host, a driver on it over SSH, backups of a VM without a repository, and
+ * the look around afterwards for anything left behind.
+ */
+import { mkdtemp, open, readdir, readFile, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { BackupOptions } from "@holdfast/shared/domain/policy";
+import { systemClock } from "@holdfast/shared/ports/clock";
+import type { DiskReader } from "@holdfast/shared/ports/disk";
+import type {
+  BackupSession,
+  ChangeAnchor,
+  Driver,
+  DriverContext,
+} from "@holdfast/shared/ports/driver";
+import type { Ledger } from "@holdfast/shared/ports/ledger";
+import { createJsonLogger, silentLogger } from "@holdfast/shared/ports/logger";
+import type { Transports } from "@holdfast/shared/ports/transport";
+import { createLibvirtDriver } from "@holdfast/shared/providers/libvirt/driver";
+import { createTransports } from "../../mover/transport/transports.ts";
+import { type KvmHost, startKvmHost } from "./kvm-host.ts";
+import { createMemoryLedger } from "./memory-ledger.ts";
+import { run } from "./run.ts";
+
+export const folder = process.env["HOLDFAST_TESTBED"] ?? "/var/tmp/holdfast-testbed/kvm";
+const port = Number(process.env["HOLDFAST_TESTBED_SSH_PORT"] ?? 22022);
+export const scratchFolder = "/var/tmp/holdfast";
+
+export type Bench = {
+  readonly host: KvmHost;
+  readonly driver: Driver;
+  driverWith(options: { readonly transports?: Transports; readonly scratch?: string }): Driver;
+};
+
+export async function startBench(): Promise<Bench> {
+  const host = await startKvmHost({
+    folder,
+    port,
+    say: (line) => process.stdout.write(`${line}\n`),
+  });
+  const driverWith: Bench["driverWith"] = ({ transports = createTransports(), scratch }) =>
+    createLibvirtDriver({
+      transports,
+      host: host.address,
+      settings: {
+        kind: "libvirt",
+        ssh: {
+          host: host.address.host,
+          port: host.address.port,
+          user: host.address.user,
+          hostKeys: [...host.address.hostKeys],
+          login: "key",
+        },
+        uri: host.uri,
+        ...(scratch === undefined ? {} : { scratchFolder: scratch }),
+      },
+      clock: systemClock,
+    });
+  return { host, driver: driverWith({}), driverWith };
+}
+
+const logger =
+  process.env["HOLDFAST_TEST_LOG"] === undefined
+    ? silentLogger
+    : createJsonLogger((line) => process.stderr.write(`${line}\n`));
+
+let jobsMade = 0;
+
+export function newContext(ledger: Ledger, jobId = newJobId()): DriverContext {
+  return { jobId, ledger, logger, signal: new AbortController().signal };
+}
+
+export function newJobId(): string {
+  jobsMade += 1;
+  return `${Date.now().toString(36)}-test${process.pid}x${jobsMade}`;
+}
+
+export const backupOptions = (options: Partial<BackupOptions> = {}): BackupOptions =>
+  BackupOptions.parse({ scratchBytesMin: 16 * 1024 ** 2, ...options });
+
+/** A VM's backups, one after the other, as the workflow would make them. */
+export class BackupSeries {
+  readonly driver: Driver;
+  readonly uuid: string;
+  readonly ledger = createMemoryLedger();
+  anchor: ChangeAnchor | undefined;
+  /** The disks as of the last committed point. */
+  readonly images = new Map<string, Buffer>();
+
+  constructor(driver: Driver, uuid: string) {
+    this.driver = driver;
+    this.uuid = uuid;
+  }
+
+  async snapshot(
+    options: Partial<BackupOptions> = {},
+    context = newContext(this.ledger),
+  ): Promise<Backup> {
+    const session = await this.driver.snapshot(
+      { externalId: this.uuid, options: backupOptions(options), previous: this.anchor },
+      context,
+    );
+    // A session is plain JSON: any mover can pick it up.
+    return { session: JSON.parse(JSON.stringify(session)) as BackupSession, context };
+  }
+
+  /** Reads all disks as the pipeline would and compares them with what QEMU's own tool reads. */
+  async transfer(backup: Backup, truth: (key: string) => Promise<Buffer>): Promise<Transferred[]> {
+    const results: Transferred[] = [];
+    for (const { key, mode } of backup.session.disks) {
+      await using reader = await this.driver.openDisk(backup.session, key, {
+        ...backup.context,
+        full: false,
+      });
+      const base = mode === "incremental" ? this.images.get(key) : undefined;
+      const result = await applyExtents(reader, base);
+      const expected = await truth(key);
+      if (!result.image.equals(expected)) {
+        throw new Error(
+          `disk ${key} (${mode}) differs at ${firstDifference(result.image, expected)}`,
+        );
+      }
+      results.push({ key, ...result });
+    }
+    return results;
+  }
+
+  async release(backup: Backup, outcome: "committed" | "failed", results: Transferred[] = []) {
+    const request = {
+      externalId: this.uuid,
+      session: backup.session,
+      outcome,
+      previous: this.anchor,
+      endedJobIds: [],
+    };
+    await this.driver.release(request, backup.context);
+    if (outcome === "failed") return;
+    this.anchor = backup.session.anchor;
+    for (const { key, image } of results) this.images.set(key, image);
+  }
+}
+
+export type Backup = { readonly session: BackupSession; readonly context: DriverContext };
+export type Transferred = {
+  readonly key: string;
+  readonly image: Buffer;
+  readonly bytesRead: number;
+  readonly bytesUnchanged: number;
+};
+
+export async function applyExtents(
+  reader: DiskReader,
+  base: Buffer | undefined,
+): Promise<Omit<Transferred, "key">> {
+  const image = Buffer.alloc(reader.sizeBytes);
+  if (base !== undefined) base.copy(image);
+  let end = 0;
+  let bytesRead = 0;
+  let bytesUnchanged = 0;
+  for await (const { offset, length, kind } of reader.extents()) {
+    if (offset !== end) throw new Error(`extents have a gap at ${end}`);
+    end = offset + length;
+    if (kind === "zero") image.fill(0, offset, end);
+    if (kind === "unchanged") {
+      if (base === undefined) throw new Error("unchanged in a full read");
+      bytesUnchanged += length;
+    }
+    if (kind !== "data") continue;
+    bytesRead += length;
+    for (let at = offset; at < end; at += reader.readBytesMax) {
+      await reader.read(at, image.subarray(at, Math.min(end, at + reader.readBytesMax)));
+    }
+  }
+  if (end !== reader.sizeBytes) throw new Error(`extents end at ${end} of ${reader.sizeBytes}`);
+  return { image, bytesRead, bytesUnchanged };
+}
+
+/** The bytes of an image or export as qemu-img reads them. */
+export async function convert(source: string, format?: string): Promise<Buffer> {
+  const work = await mkdtemp(join(tmpdir(), "holdfast-truth-"));
+  try {
+    const target = join(work, "raw");
+    const from = format === undefined ? [] : ["-f", format];
+    await run("qemu-img", ["convert", "-U", ...from, "-O", "raw", source, target]);
+    return await readFile(target);
+  } finally {
+    await rm(work, { recursive: true });
+  }
+}
+
+/** What the session froze, read past the driver. */
+export function frozenTruth({ session }: Backup): (key: string) => Promise<Buffer> {
+  const state = session.state as {
+    socket?: string;
+    disks: Record<
+      string,
+      {
+        kind: string;
+        layers?: { path: string; format: string }[];
+        snapshot?: string;
+        rbd?: { image: string; configFile?: string };
+      }
+    >;
+  };
+  return async (key) => {
+    const disk = state.disks[key];
+    if (disk?.kind === "job-export") return convert(`nbd+unix:///${key}?socket=${state.socket}`);
+    if (disk?.kind === "rbd") {
+      return convert(`rbd:${disk.rbd?.image}@${disk.snapshot}:conf=${disk.rbd?.configFile}`, "raw");
+    }
+    const [top] = disk?.layers ?? [];
+    return convert(top?.path ?? "", top?.format);
+  };
+}
+
+function firstDifference(a: Buffer, b: Buffer): string {
+  if (a.length !== b.length) return `length ${a.length} against ${b.length}`;
+  let index = 0;
+  while (a[index] === b[index]) index++;
+  return `offset ${index}`;
+}
+
+/** Everything of Holdfast that is still on the host; empty when all was given back. */
+export async function leftovers(host: KvmHost): Promise<string[]> {
+  const found: string[] = [];
+  for (const name of await readdir(host.images)) {
+    if (name.includes("holdfast")) found.push(`file ${name}`);
+  }
+  for (const name of await readdir(scratchFolder).catch(() => [])) found.push(`scratch ${name}`);
+  const processes = await run("ps", ["-eo", "pid,args"]);
+  for (const line of processes.split("\n")) {
+    if (/qemu-nbd .*holdfast|holdfast-thaw-/.test(line) && !line.includes("ps -eo")) {
+      found.push(`process ${line.trim().slice(0, 120)}`);
+    }
+  }
+  for (const uuid of (await host.virsh("list", "--all", "--uuid")).split(/\s+/).filter(Boolean)) {
+    const checkpoints = await host.virsh("checkpoint-list", uuid, "--name");
+    if (checkpoints.trim() !== "") found.push(`checkpoint ${checkpoints.trim()}`);
+    const xml = await host.virsh("dumpxml", uuid, "--inactive");
+    if (xml.includes(".overlay")) found.push(`overlay in the definition of ${uuid}`);
+    if ((await host.virsh("domstate", uuid)).trim() !== "running") continue;
+    if ((await host.virsh("dumpxml", uuid)).includes(".overlay")) found.push(`overlay in ${uuid}`);
+    const status = await host
+      .virsh("qemu-agent-command", uuid, "--timeout", "5", '{"execute":"guest-fsfreeze-status"}')
+      .catch(() => "no agent");
+    if (status.includes("frozen")) found.push(`frozen guest ${uuid}`);
+  }
+  return found;
+}
+
+/** A file's first bytes, for "was not touched" checks. */
+export async function readStart(file: string, length: number): Promise<Buffer> {
+  await using handle = await open(file, "r");
+  const { buffer, bytesRead } = await handle.read(Buffer.alloc(length), 0, length, 0);
+  return buffer.subarray(0, bytesRead);
+}
