@@ -16,7 +16,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { ErrorDocument, JobEvent } from "@holdfast/shared/contracts/events";
-import { afterAll, beforeAll, expect, test } from "vitest";
+import { afterAll, beforeAll, expect, test, vi } from "vitest";
 
 /** The real command with the real mover as its child, on real files. */
 const main = fileURLToPath(new URL("main.ts", import.meta.url));
@@ -25,6 +25,9 @@ const MiB = 1024 ** 2;
 let folder = "";
 let repository = "";
 let source = "";
+
+// Each step starts processes and derives a key on purpose slowly; a busy machine needs its time.
+vi.setConfig({ testTimeout: 240_000, hookTimeout: 240_000 });
 
 beforeAll(() => {
   folder = mkdtempSync(join(tmpdir(), "holdfast-standalone-"));

@@ -56,8 +56,8 @@ const backup: CommandDefinition = {
   run: async (context, input) => {
     const source = input.argument("source");
     const isUrl = /^[a-z+]+:\/\//.test(source);
-    const name =
-      input.text("name") ?? (basename(isUrl ? new URL(source).pathname : source) || "image");
+    const path = isUrl && URL.canParse(source) ? new URL(source).pathname : source;
+    const name = input.text("name") ?? (basename(path) || "image");
     const format = chooseFormat(input.text("format"), isUrl ? "" : source);
     const result = await runAsJob(context, {
       kind: "image-backup",

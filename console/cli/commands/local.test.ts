@@ -4,12 +4,15 @@ import { mkdirSync, mkdtempSync, rmSync, statSync, writeFileSync } from "node:fs
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { afterAll, beforeAll, expect, test } from "vitest";
+import { afterAll, beforeAll, expect, test, vi } from "vitest";
 import { runCli } from "../testing.ts";
 import { newPassphrase } from "./local.ts";
 
 const main = fileURLToPath(new URL("../main.ts", import.meta.url));
 let home = "";
+
+// Each step starts processes and derives a key on purpose slowly; a busy machine needs its time.
+vi.setConfig({ testTimeout: 240_000, hookTimeout: 240_000 });
 
 beforeAll(() => {
   home = mkdtempSync(join(tmpdir(), "holdfast-up-"));
