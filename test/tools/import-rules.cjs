@@ -63,7 +63,7 @@ module.exports = {
     forbid("product-never-imports-test", product, "^test/", { pathNot: "\\.test\\.ts$" }),
   ],
   options: {
-    parser: "swc",
+    parser: "tsc",
     doNotFollow: { path: "node_modules" },
     exclude: { path: "(^|/)(cdk\\.out|coverage)/" },
     tsPreCompilationDeps: true,

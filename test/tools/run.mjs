@@ -15,7 +15,7 @@ const [command = "help", ...rest] = process.argv.slice(2);
 const checks = {
   format: ["biome", "ci", "--linter-enabled=false", "."],
   lint: ["biome", "lint", "--error-on-warnings", "."],
-  types: ["tsc", "-p", "."],
+  types: ["../typescript-native/bin/tsc", "-p", "."],
   imports: [
     "depcruise",
     "--config",
