@@ -1,4 +1,4 @@
-import { Stack, type StackProps } from "aws-cdk-lib";
+import { CfnOutput, Stack, type StackProps } from "aws-cdk-lib";
 import type { Repository } from "aws-cdk-lib/aws-ecr";
 import type { Bucket } from "aws-cdk-lib/aws-s3";
 import type { Construct } from "constructs";
@@ -20,5 +20,6 @@ export class StorageStack extends Stack {
     this.repositoryBucket = createRepositoryBucket(this);
     this.catalog = new CatalogTable(this, "Catalog");
     this.moverImages = createMoverImages(this);
+    new CfnOutput(this, "MoverImagesUri", { value: this.moverImages.repositoryUri });
   }
 }

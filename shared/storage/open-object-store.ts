@@ -58,7 +58,7 @@ export async function openObjectStore(
 /** Checks by use that the store can hold a repository, and what it can do; see `probeObjectStore`. */
 export async function probeStorage(url: string, call?: CallOptions): Promise<ObjectStoreSupports> {
   const address = parseStorageUrl(url);
-  const guarded = await openAddress(address, { conditionalPut: false });
+  const guarded = await openAddress(address, undefined);
   const unguarded = await openAddress(address, { conditionalPut: true });
   return await probeObjectStore(guarded, {
     random: systemRandom,

@@ -459,6 +459,17 @@ export function describeCatalog(harness: CatalogHarness): void {
         await failsWith("fence.lost", catalog.putCheckpoint("job-f", record, {}));
       });
 
+      test("a mover that takes a task twice goes on with its last claim only", async () => {
+        const first = await catalog.claimTask("job-s", "snapshot", "m");
+        const second = await catalog.claimTask("job-s", "snapshot", "m");
+        await failsWith("fence.lost", catalog.confirmClaim("job-s", first));
+        await failsWith("fence.lost", catalog.putCheckpoint("job-s", first, {}));
+        await failsWith("fence.lost", catalog.finishTask("job-s", first, {}));
+        await catalog.confirmClaim("job-s", second);
+        await catalog.finishTask("job-s", second, { by: "second" });
+        expect(await catalog.getTaskResult("job-s", "snapshot")).toEqual({ by: "second" });
+      });
+
       test("a checkpoint survives to the next claim and may be large", async () => {
         const record = await catalog.claimTask("job-k", "transfer-disk:vda", "m");
         const leaves = Array.from({ length: 2000 }, (_, i) => `${i}`.padStart(64, "0"));

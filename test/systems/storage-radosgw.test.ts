@@ -101,7 +101,7 @@ function openAt(
 
 function probe(bucket: string): Promise<ObjectStoreSupports> {
   const prefix = randomUUID();
-  return probeObjectStore(openAt({ bucket, prefix }, { conditionalPut: false }), {
+  return probeObjectStore(openAt({ bucket, prefix }), {
     random: systemRandom,
     openUnguarded: () => openAt({ bucket, prefix }, { conditionalPut: true }),
   });

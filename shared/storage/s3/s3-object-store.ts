@@ -7,6 +7,7 @@ import {
   type HeadObjectCommandOutput,
   ListObjectsV2Command,
   PutObjectCommand,
+  type PutObjectCommandInput,
   type PutObjectCommandOutput,
   type S3Client,
 } from "@aws-sdk/client-s3";
@@ -88,19 +89,17 @@ export function createS3ObjectStore(options: S3ObjectStoreOptions): ObjectStore 
         throw alreadyExists(url, key);
       }
       const attempt = describePut(bytes, random);
-      const condition = supports?.conditionalPut === false ? {} : { IfNoneMatch: "*" };
-      const command = new PutObjectCommand({
+      const request = {
         ...place(key),
         Body: bytes,
         ContentLength: bytes.length,
         ContentMD5: attempt.md5.toString("base64"),
         ContentType: "application/octet-stream",
         Metadata: { [putIdName]: attempt.id },
-        ...condition,
-      });
+      };
       let answer: PutObjectCommandOutput;
       try {
-        answer = await client.send(command, sendOptions(call));
+        answer = await sendPut(request, call);
       } catch (error) {
         const failed = failure(error, "write", key, call);
         if (!leavesOpen(failed)) throw failed;
@@ -168,6 +167,22 @@ export function createS3ObjectStore(options: S3ObjectStoreOptions): ObjectStore 
       message: `${url}/${key} has ${found.ContentLength} bytes, offset ${range.offset} was asked for`,
       key,
     });
+  }
+
+  /** Asks the store to refuse a taken key, unless the probe found that it can't or it says so itself. */
+  async function sendPut(
+    request: PutObjectCommandInput,
+    call: CallOptions | undefined,
+  ): Promise<PutObjectCommandOutput> {
+    const unconditional = () => client.send(new PutObjectCommand(request), sendOptions(call));
+    if (supports?.conditionalPut === false) return await unconditional();
+    try {
+      const command = new PutObjectCommand({ ...request, IfNoneMatch: "*" });
+      return await client.send(command, sendOptions(call));
+    } catch (error) {
+      if (supports !== undefined || s3Problem(error)?.status !== 501) throw error;
+      return await unconditional();
+    }
   }
 
   /** Whether this very put is what the store holds. Failing to find out is retryable: the next attempt looks again. */
