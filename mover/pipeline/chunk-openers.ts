@@ -2,6 +2,7 @@ import { Worker } from "node:worker_threads";
 import { asFailure, Failure } from "@holdfast/shared/domain/failure";
 import type { RepositorySecrets } from "@holdfast/shared/repository/keys/secrets";
 import { createChunkOpener } from "./chunk-opener.ts";
+import { youngGenerationMb } from "./leaf-executor.ts";
 import type { OpenAnswer, OpenerSetup, OpenRequest } from "./restore-messages.ts";
 
 export type Opened = { readonly bytes: Uint8Array; readonly ids: readonly Uint8Array[] };
@@ -44,7 +45,10 @@ export function createChunkOpeners(secrets: RepositorySecrets, workers: number):
 
   const threads = Array.from({ length: workers }, () => {
     const workerData: OpenerSetup = { secrets };
-    const worker = new Worker(new URL("./restore-worker.ts", import.meta.url), { workerData });
+    const worker = new Worker(new URL("./restore-worker.ts", import.meta.url), {
+      workerData,
+      resourceLimits: { maxYoungGenerationSizeMb: youngGenerationMb },
+    });
     worker.on("message", hear);
     worker.on("error", fail);
     worker.on("exit", (code) => fail(new Error(`it ended with code ${code}`)));
@@ -61,7 +65,11 @@ export function createChunkOpeners(secrets: RepositorySecrets, workers: number):
         number += 1;
         const worker = number % threads.length;
         waiting.set(number, { resolve, reject });
-        threads[worker]?.postMessage({ ...request, number });
+        // Given away, not copied: what a store answered with is the caller's alone.
+        const { buffer } = request.bytes;
+        const isWhole =
+          buffer instanceof ArrayBuffer && buffer.byteLength === request.bytes.byteLength;
+        threads[worker]?.postMessage({ ...request, number }, isWhole ? [buffer] : []);
       }),
     stop: async () => {
       await Promise.all(threads.map((worker) => worker.terminate()));

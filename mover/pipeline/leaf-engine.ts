@@ -53,7 +53,6 @@ export function createLeafEngine(
   // Chunks of packs that are not in the store yet; only this engine may refer to them.
   const pending = new Map<string, ChunkPlace>();
   const pendingOfPack = new Map<string, string[]>();
-  const spare: ArrayBuffer[] = [];
   const sample = { placed: Buffer.alloc(settings.chunkBytesMax), length: 0 };
   let leaf: OpenLeaf | undefined;
   let pack: PackBuilder | undefined;
@@ -82,13 +81,11 @@ export function createLeafEngine(
   function store(key: string, id: Uint8Array, bytes: Uint8Array): ChunkPlace {
     if (pack !== undefined && pack.sizeBytes() + bytes.length > settings.packBytes) sealPack();
     if (pack === undefined) {
-      const buffer = spare.pop();
       pack = createPackBuilder({
         kind: "data-pack",
         secrets,
         random: setup.random,
         sizeHint: settings.packBytes + settings.packBytes / 64 + 4096,
-        ...(buffer === undefined ? {} : { buffer: new Uint8Array(buffer) }),
       });
       pendingOfPack.set(toHex(pack.packId), []);
     }
@@ -186,7 +183,6 @@ export function createLeafEngine(
   function uploaded(message: ToEngine & { type: "uploaded" }): void {
     for (const key of pendingOfPack.get(message.packId) ?? []) pending.delete(key);
     pendingOfPack.delete(message.packId);
-    if (spare.length < 1) spare.push(message.buffer);
   }
 
   return {

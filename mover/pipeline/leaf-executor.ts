@@ -15,8 +15,14 @@ type Ears = {
   readonly onFailure: (failure: Failure) => void;
 };
 
+/** A chunk leaves some hundred KiB of buffers behind small objects: a small young generation frees them soon. */
+export const youngGenerationMb = 2;
+
 export function startWorker(setup: EngineSetup, ears: Ears): LeafExecutor {
-  const worker = new Worker(new URL("./leaf-worker.ts", import.meta.url), { workerData: setup });
+  const worker = new Worker(new URL("./leaf-worker.ts", import.meta.url), {
+    workerData: setup,
+    resourceLimits: { maxYoungGenerationSizeMb: youngGenerationMb },
+  });
   let stopping = false;
   worker.on("message", (message: FromEngine) => {
     if (message.type === "failed") {

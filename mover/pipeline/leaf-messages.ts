@@ -46,7 +46,7 @@ export type ToEngine =
     }
   | { readonly type: "leaf-end" }
   | { readonly type: "flush" }
-  | { readonly type: "uploaded"; readonly packId: string; readonly buffer: ArrayBuffer };
+  | { readonly type: "uploaded"; readonly packId: string };
 
 export type FromEngine =
   | { readonly type: "buffer"; readonly buffer: ArrayBuffer; readonly dataBytes: number }

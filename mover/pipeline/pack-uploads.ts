@@ -30,7 +30,9 @@ export type PackUploads = {
   readonly bytesStored: () => number;
 };
 
-const uploadsMax = 3;
+const uploadsMax = 8;
+/** While this many packs wait or are being uploaded, the engines get nothing more to do; each may still finish the pack it works on. */
+const waitingMax = 2;
 
 export function createPackUploads(
   repository: Repository,
@@ -49,7 +51,7 @@ export function createPackUploads(
     isUploaded: (packId) => uploaded.has(packId),
     bytesNew: () => bytesNew,
     bytesStored: () => bytesStored,
-    room: (signal) => bell.until(() => waiting < uploadsMax, signal),
+    room: (signal) => bell.until(() => waiting < waitingMax, signal),
     isIdle: () => waiting === 0,
     idle: (signal) => bell.until(() => waiting === 0, signal),
     upload: async (pack, from, signal) => {
@@ -69,7 +71,9 @@ export function createPackUploads(
       unindexedChunks += records.count;
       bytesNew += pack.bytesNew;
       bytesStored += pack.length;
-      from.post({ type: "uploaded", packId: toHex(packId), buffer }, [buffer]);
+      // Frees the memory now: left to the garbage collector, packs would pile up.
+      buffer.transfer(0);
+      from.post({ type: "uploaded", packId: toHex(packId) });
       waiting -= 1;
       bell.ring();
     },

@@ -46,7 +46,7 @@ export type RestoreResult = RestoreProgress & { readonly digest: string };
 const workersMax = 8;
 /** Leaves worked on at once, and ranged reads in flight: at most 8 MiB each, about 13 MiB with what they inflate to. */
 const leavesInFlight = 6;
-const rangesInFlight = 10;
+const rangesInFlight = 8;
 
 /**
  * Fails with `target.refused` when the target is too small, `object.corrupt` or `object.not-found` for damage in the repository, `verification.failed`
@@ -110,6 +110,8 @@ async function restore(o: Restoring): Promise<RestoreResult> {
       const { pieces, placed } = arrange(range, opened);
       signal.throwIfAborted();
       await target.write(pieces);
+      // Frees the memory now: left to the garbage collector, written data would pile up.
+      if (opened.bytes.buffer instanceof ArrayBuffer) opened.bytes.buffer.transfer(0);
       return placed;
     } finally {
       ranges.give();

@@ -59,19 +59,18 @@ export function packName(packId: Uint8Array): string {
   return `packs/${hex.slice(0, 2)}/${hex}`;
 }
 
-/** Starts a pack in `buffer`, or in a new one of about `sizeHint` bytes; it grows when it must. */
+/** Starts a pack in a buffer of `sizeHint` bytes; it grows when it must. */
 export function createPackBuilder(o: {
   readonly kind: PackKind;
   readonly secrets: RepositorySecrets;
   readonly random: RandomBytes;
-  readonly buffer?: Uint8Array;
   readonly sizeHint: number;
 }): PackBuilder {
   const { secrets } = o;
   const packId = Uint8Array.from(o.random(packIdBytes));
   const epoch = secrets.activeEpoch;
   const { key, commitment } = sealKey(secrets, epoch, "pack", packId);
-  let bytes = o.buffer ?? new Uint8Array(o.sizeHint);
+  let bytes = new Uint8Array(o.sizeHint);
   let at = 0;
   let sealed = false;
   const rows = createByteWriter(16 * 1024);
