@@ -16,6 +16,7 @@ export const environmentVariables: readonly (readonly [name: string, meaning: st
   ],
   ["XDG_CONFIG_HOME", "holds holdfast/config.json with the profiles (~/.config)"],
   ["XDG_DATA_HOME", "holds holdfast/, the state of `holdfast up` (~/.local/share)"],
+  ["XDG_CACHE_HOME", "holds holdfast/node, compiled sources that shorten the start (~/.cache)"],
   ["AWS_*", "endpoint, region and credentials of S3 repositories, as the AWS SDK reads them"],
 ];
 

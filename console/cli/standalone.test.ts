@@ -19,7 +19,7 @@ import { ErrorDocument, JobEvent } from "@holdfast/shared/contracts/events";
 import { afterAll, beforeAll, expect, test, vi } from "vitest";
 
 /** The real command with the real mover as its child, on real files. */
-const main = fileURLToPath(new URL("main.ts", import.meta.url));
+const command = fileURLToPath(new URL("bin/holdfast.mjs", import.meta.url));
 const MiB = 1024 ** 2;
 
 let folder = "";
@@ -48,7 +48,7 @@ const environment = (passphrase: string): NodeJS.ProcessEnv => ({
 });
 
 function holdfast(words: readonly string[], passphrase = "correct horse") {
-  return spawnSync(process.execPath, [main, ...words], {
+  return spawnSync(process.execPath, [command, ...words], {
     encoding: "utf8",
     env: environment(passphrase),
     input: "",
@@ -221,7 +221,7 @@ async function startSilentServer(name: string) {
 test("Ctrl-C cancels a stand-alone backup: exit code 130, no point, the mover ends as well", async () => {
   using server = await startSilentServer("silent.sock");
   const words = ["image", "backup", server.url, "--repository", repository, "--name", "silent"];
-  const child = spawn(process.execPath, [main, ...words], {
+  const child = spawn(process.execPath, [command, ...words], {
     env: environment("correct horse"),
     stdio: ["ignore", "ignore", "pipe"],
   });
@@ -237,7 +237,7 @@ test("Ctrl-C cancels a stand-alone backup: exit code 130, no point, the mover en
 test("a killed command leaves no mover working on its own", async () => {
   using server = await startSilentServer("orphan.sock");
   const words = ["image", "backup", server.url, "--repository", repository];
-  const child = spawn(process.execPath, [main, ...words], {
+  const child = spawn(process.execPath, [command, ...words], {
     env: environment("correct horse"),
     stdio: "ignore",
   });
@@ -251,7 +251,7 @@ test("a killed command leaves no mover working on its own", async () => {
 test("the passphrase is in no argument and no environment of the mover", async () => {
   using server = await startSilentServer("secret.sock");
   const words = ["image", "backup", server.url, "--repository", repository];
-  const child = spawn(process.execPath, [main, ...words], {
+  const child = spawn(process.execPath, [command, ...words], {
     env: environment("correct horse"),
     stdio: "ignore",
   });

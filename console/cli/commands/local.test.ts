@@ -8,7 +8,7 @@ import { afterAll, beforeAll, expect, test, vi } from "vitest";
 import { runCli } from "../testing.ts";
 import { newPassphrase } from "./local.ts";
 
-const main = fileURLToPath(new URL("../main.ts", import.meta.url));
+const command = fileURLToPath(new URL("../bin/holdfast.mjs", import.meta.url));
 let home = "";
 
 // Each step starts processes and derives a key on purpose slowly; a busy machine needs its time.
@@ -25,7 +25,7 @@ afterAll(() => {
 const environment = (): NodeJS.ProcessEnv => ({ PATH: process.env["PATH"], HOME: home });
 
 function holdfast(words: readonly string[], more: NodeJS.ProcessEnv = {}) {
-  return spawnSync(process.execPath, [main, ...words], {
+  return spawnSync(process.execPath, [command, ...words], {
     encoding: "utf8",
     env: { ...environment(), ...more },
     input: "",
@@ -74,7 +74,7 @@ test("up shows the recovery kit once, makes the repository and the profile; down
 test("up in the foreground ends with Ctrl-C, exit code 0, and nothing runs on", async () => {
   const child = spawn(
     process.execPath,
-    [main, "up", "--state", join(home, "front"), "--profile", "front"],
+    [command, "up", "--state", join(home, "front"), "--profile", "front"],
     {
       env: { ...environment(), HOLDFAST_PASSPHRASE: "given" },
       stdio: ["ignore", "pipe", "pipe"],
