@@ -5,7 +5,7 @@ import type { Catalog } from "@holdfast/shared/ports/catalog";
 import { getBackupJob, type StageEvent } from "../stage-event.ts";
 
 /** How many of the VM's newest jobs are searched for running ones. */
-const jobsSearchedMax = 200;
+const jobsSearchedMax = 100;
 
 /**
  * Takes the points that the policy no longer keeps off the VM's list, in the job's repository. A job without a policy

@@ -27,6 +27,7 @@ type Jobs = Pick<
 const partitionOfAll = "JOB";
 /** The newest lines that are given back; a job that logs more is in trouble anyway. */
 const logLinesMax = 2000;
+const jobsReadAtOnce = 20;
 
 const ended = Object.fromEntries(jobStatesEnded.map((state, index) => [`:ended${index}`, state]));
 const notEnded = `NOT #state IN (${Object.keys(ended).join(", ")})`;
@@ -43,29 +44,21 @@ export function createJobs(table: Table, clock: Clock, random: RandomBytes): Job
     if (job === undefined) throw notFound("job", jobId);
     return job;
   };
-  const references = async function* (vmId: string | undefined): AsyncGenerator<Job> {
-    const source =
-      vmId === undefined
-        ? table.query({
-            index: "GSI1",
-            partition: partitionOfAll,
-            newestFirst: true,
-            pageSize: 100,
-          })
-        : table.query({
-            partition: `VM#${vmId}`,
-            prefix: "JOB#",
-            newestFirst: true,
-            pageSize: 100,
-          });
-    for await (const item of source) {
-      const jobId = String(item["jobId"]);
-      if (vmId === undefined) yield parseItem(Job, item, `job ${jobId}`);
-      else {
-        const job = await findJob(jobId);
-        if (job !== undefined) yield job;
-      }
+  const allJobs = async function* (): AsyncGenerator<Job> {
+    const newest = { index: "GSI1", partition: partitionOfAll, newestFirst: true } as const;
+    for await (const item of table.query({ ...newest, pageSize: 100 })) {
+      yield parseItem(Job, item, `job ${String(item["jobId"])}`);
     }
+  };
+  const jobsOfVm = async function* (vmId: string): AsyncGenerator<Job> {
+    const newest = { partition: `VM#${vmId}`, prefix: "JOB#", newestFirst: true };
+    const jobIds: string[] = [];
+    const read = async () => (await Promise.all(jobIds.splice(0).map(findJob))).filter(isJob);
+    for await (const item of table.query({ ...newest, pageSize: 100 })) {
+      jobIds.push(String(item["jobId"]));
+      if (jobIds.length >= jobsReadAtOnce) yield* await read();
+    }
+    yield* await read();
   };
 
   return {
@@ -89,7 +82,7 @@ export function createJobs(table: Table, clock: Clock, random: RandomBytes): Job
     async listJobs({ limit, vmId }) {
       const jobs: Job[] = [];
       if (limit <= 0) return jobs;
-      for await (const job of references(vmId)) {
+      for await (const job of vmId === undefined ? allJobs() : jobsOfVm(vmId)) {
         jobs.push(job);
         if (jobs.length >= limit) break;
       }
@@ -156,6 +149,10 @@ export function createJobs(table: Table, clock: Clock, random: RandomBytes): Job
       return disks;
     },
   };
+}
+
+function isJob(job: Job | undefined): job is Job {
+  return job !== undefined;
 }
 
 function keyOf(jobId: string): Key {
