@@ -44,9 +44,9 @@ export type RestoreProgress = {
 export type RestoreResult = RestoreProgress & { readonly digest: string };
 
 const workersMax = 8;
-/** Leaves worked on at once, and ranged reads in flight: at most 8 MiB each, about 13 MiB with what they inflate to. */
+/** Leaves worked on at once, and ranged reads in flight: at most 8 MiB each and 16 MiB inflated. */
 const leavesInFlight = 6;
-const rangesInFlight = 8;
+const rangesInFlight = 6;
 
 /**
  * Fails with `target.refused` when the target is too small, `object.corrupt` or `object.not-found` for damage in the repository, `verification.failed`
