@@ -207,6 +207,18 @@ describe("ssh login", () => {
     silent.close();
   });
 
+  test("a connection that is given up while it is made ends with the signal's reason", async () => {
+    const reason = new Error("enough");
+    const before = connectSsh(address(), { signal: AbortSignal.abort(reason) });
+    await expect(before).rejects.toBe(reason);
+    const silent = net.createServer(() => stop.abort(reason)).listen(0, "127.0.0.1");
+    const stop = new AbortController();
+    await new Promise((resolve) => silent.once("listening", resolve));
+    const { port } = silent.address() as net.AddressInfo;
+    await expect(connectSsh(address({ port }), { signal: stop.signal })).rejects.toBe(reason);
+    silent.close();
+  });
+
   test("fetchHostKeys gives every key of the server, as they can be pinned", async () => {
     const keys = await fetchHostKeys("127.0.0.1", server.port);
     expect(keys.map(({ type }) => type)).toEqual(["ssh-ed25519", "ecdsa-sha2-nistp256", "ssh-rsa"]);
@@ -280,6 +292,14 @@ describe.each(hosts)("commands on a $name host", ({ open }) => {
     const reason = new Error("enough");
     stop.abort(reason);
     await expect(running).rejects.toBe(reason);
+  });
+
+  test("nothing runs when the signal was given before", async () => {
+    await using host = await open();
+    const file = at(`touched-by-${host.name.length}`);
+    const running = host.run(["touch", file], { signal: AbortSignal.abort(new Error("no")) });
+    await expect(running).rejects.toThrow("no");
+    expect((await host.run(["test", "-e", file])).exitCode).toBe(1);
   });
 
   test("output beyond its limit ends the command", async () => {

@@ -68,14 +68,28 @@ export async function connectSsh(
     });
   }
 
-  /** A server that limits sessions refuses while others still close. */
-  async function openSession(line: string): Promise<ClientChannel> {
-    for (let attempt = 1; ; attempt++) {
+  let sessionsOpen = 0;
+  let sessionEnded = Promise.withResolvers<void>();
+
+  /** A server that limits sessions refuses while others still run: those of ours are waited for, others a little. */
+  async function openSession(line: string, isOver: () => boolean): Promise<ClientChannel> {
+    for (let attempt = 1; ; ) {
       try {
-        return await openChannel((done) => client.exec(line, done), "a session");
+        const channel = await openChannel((done) => client.exec(line, done), "a session");
+        sessionsOpen += 1;
+        channel.once("close", () => {
+          sessionsOpen -= 1;
+          sessionEnded.resolve();
+          sessionEnded = Promise.withResolvers();
+        });
+        return channel;
       } catch (error) {
-        if (lost.isLost || attempt >= openAttemptsMax) throw error;
-        await sleep(openRetryDelayMs * 2 ** (attempt - 1));
+        // Nobody waits any more: to run the command now would be wrong.
+        if (lost.isLost || attempt >= openAttemptsMax || isOver()) throw error;
+        const retry = sleep(openRetryDelayMs * 2 ** (attempt - 1));
+        if (sessionsOpen === 0) attempt += 1;
+        await Promise.race([sessionEnded.promise, retry]);
+        if (isOver()) throw error;
       }
     }
   }
@@ -163,40 +177,39 @@ function logIn(
     },
     ...loginConfig(address),
   };
-  return new Promise((resolve, reject) => {
-    const { signal } = options;
-    const onAbort = (): void => {
-      client.destroy();
-      reject(signal?.reason);
-    };
-    client.on("error", (error: Error & { level?: string }) => {
-      lost.cause ??= keyFailure ?? connectFailure(error, name);
-      reject(lost.cause);
-    });
-    client.on("close", () => {
-      lost.isLost = true;
-      const message = `${name} closed the connection`;
-      reject(keyFailure ?? lost.cause ?? new Failure("network.unreachable", { message }));
-      for (const listener of [...lost.listeners]) listener(lost.cause);
-      lost.listeners.clear();
-    });
-    client.on("ready", () => {
-      signal?.removeEventListener("abort", onAbort);
-      client.setNoDelay(true);
-      resolve({ client, lost });
-    });
-    client.on("keyboard-interactive", (_name, _instructions, _language, prompts, answer) => {
-      const { login } = address;
-      const password = login.kind === "password" ? login.password : "";
-      answer(prompts.map(({ echo }) => (echo === true ? "" : password)));
-    });
-    if (signal?.aborted === true) {
-      onAbort();
-      return;
-    }
+  const { signal } = options;
+  const ready = Promise.withResolvers<{ readonly client: ssh2.Client; readonly lost: Lost }>();
+  const { reject } = ready;
+  const onAbort = (): void => {
+    client.destroy();
+    reject(signal?.reason);
+  };
+  client.on("error", (error: Error & { level?: string }) => {
+    lost.cause ??= keyFailure ?? connectFailure(error, name);
+    reject(lost.cause);
+  });
+  client.on("close", () => {
+    lost.isLost = true;
+    const message = `${name} closed the connection`;
+    reject(keyFailure ?? lost.cause ?? new Failure("network.unreachable", { message }));
+    for (const listener of [...lost.listeners]) listener(lost.cause);
+    lost.listeners.clear();
+  });
+  client.on("ready", () => {
+    client.setNoDelay(true);
+    ready.resolve({ client, lost });
+  });
+  client.on("keyboard-interactive", (_name, _instructions, _language, prompts, answer) => {
+    const { login } = address;
+    const password = login.kind === "password" ? login.password : "";
+    answer(prompts.map(({ echo }) => (echo === true ? "" : password)));
+  });
+  if (signal?.aborted === true) onAbort();
+  else {
     signal?.addEventListener("abort", onAbort, { once: true });
     client.connect(config);
-  });
+  }
+  return ready.promise.finally(() => signal?.removeEventListener("abort", onAbort));
 }
 
 /** What is sent to prove who we are; a key that cannot be read is found before connecting. */

@@ -7,6 +7,9 @@ import { collectOutput, outputBytesMaxDefault } from "../collect-output.ts";
 import { startDeadline } from "../deadline.ts";
 import { quoteCommand } from "./quote-command.ts";
 
+/** Starts the line in a session; tries again while the server has too many, until nobody waits any more. */
+export type OpenSession = (line: string, isOver: () => boolean) => Promise<ClientChannel>;
+
 /**
  * Runs one command on an SSH session and collects its output. When time, the signal or the limit of output ends it
  * early, its session is closed and it is killed with all that it started: sshd does not do that, and it refuses SSH's
@@ -16,7 +19,7 @@ export async function runOverChannel(request: {
   readonly command: readonly [string, ...string[]];
   readonly options: RunOptions & { readonly timeoutMs: number };
   readonly hostName: string;
-  readonly open: (line: string) => Promise<ClientChannel>;
+  readonly open: OpenSession;
   readonly whyLost: () => Failure;
 }): Promise<CommandResult> {
   const { command, options, hostName } = request;
@@ -26,6 +29,7 @@ export async function runOverChannel(request: {
   const environment = { ...options.environment, HOLDFAST_RUN: mark.slice(mark.indexOf("=") + 1) };
   const line = quoteCommand(command, environment);
   const deadline = startDeadline({ timeoutMs: options.timeoutMs, signal: options.signal, what });
+  let isOver = false;
   let channel: ClientChannel | undefined;
   const abandon = async (running: ClientChannel): Promise<void> => {
     running.close();
@@ -33,7 +37,10 @@ export async function runOverChannel(request: {
     await killMarked(mark, request.open);
   };
   try {
-    channel = await deadline.race(request.open(line), (late) => void abandon(late));
+    channel = await deadline.race(
+      request.open(line, () => isOver),
+      (late) => void abandon(late),
+    );
     const output = collectOutput({
       stdout: channel,
       stderr: channel.stderr,
@@ -50,6 +57,7 @@ export async function runOverChannel(request: {
     if (channel !== undefined) await abandon(channel);
     throw error;
   } finally {
+    isOver = true;
     deadline.close();
   }
 }
@@ -91,14 +99,15 @@ const killScript =
 const killTimeoutMs = 5000;
 
 /** As well as can be: a host that cannot be reached any more keeps its process. */
-async function killMarked(
-  mark: string,
-  open: (line: string) => Promise<ClientChannel>,
-): Promise<void> {
+async function killMarked(mark: string, open: OpenSession): Promise<void> {
+  let isOver = false;
   const deadline = startDeadline({ timeoutMs: killTimeoutMs, what: "killing a command" });
   try {
     const line = quoteCommand(["sh", "-c", killScript, "sh", mark]);
-    const killing = await deadline.race(open(line), (late) => late.destroy());
+    const killing = await deadline.race(
+      open(line, () => isOver),
+      (late) => late.destroy(),
+    );
     killing.on("error", () => undefined);
     const closed = new Promise<void>((resolve) => killing.on("close", () => resolve()));
     killing.resume();
@@ -108,6 +117,7 @@ async function killMarked(
   } catch {
     // Why the command was given up is what the caller must hear, not that it could not be killed.
   } finally {
+    isOver = true;
     deadline.close();
   }
 }
