@@ -186,6 +186,21 @@ describe("damage", () => {
     );
   });
 
+  test("a record that is not the one of the point is refused", async () => {
+    const { repository, recordKey, disk } = await stored();
+    const attempt = restoreDisk({
+      repository,
+      recordKey,
+      digest: "0".repeat(64),
+      writer: createMemoryWriter(disk.length, 0),
+      onProgress: () => undefined,
+      signal: new AbortController().signal,
+      workers: 0,
+      logger: silentLogger,
+    });
+    await expect(attempt).rejects.toSatisfy((error) => isFailure(error, "verification.failed"));
+  });
+
   test("a target that is too small is refused", async () => {
     const { repository, recordKey } = await stored();
     await expect(restore(repository, recordKey, { sizeBytes: 599_999 })).rejects.toSatisfy(

@@ -77,7 +77,8 @@ function mark(leaf: LeafExtents, extent: Extent, unchangedBytes: number): void {
   const first = Math.floor(from / blockBytes);
   const last = Math.ceil((from + extent.length) / blockBytes);
   const state = blockStates[extent.kind];
-  for (let block = first; block < last; block += 1) {
+  if (extent.length === leaf.lengthBytes) states.fill(state);
+  for (let block = first; block < last && extent.length < leaf.lengthBytes; block += 1) {
     const before = states[block];
     states[block] = before === blockStates.unset || before === state ? state : blockStates.data;
   }

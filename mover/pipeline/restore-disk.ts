@@ -24,6 +24,8 @@ import { holesOf, type PackRange, planRanges } from "./restore-plan.ts";
 export type RestoreOptions = {
   readonly repository: Repository;
   readonly recordKey: string;
+  /** The disk's digest as the point's root has it, in hexadecimal; another record is then refused. */
+  readonly digest?: string;
   readonly writer: DiskWriter;
   readonly onProgress: (progress: RestoreProgress) => void;
   readonly signal: AbortSignal;
@@ -61,6 +63,11 @@ export async function restoreDisk(o: RestoreOptions): Promise<RestoreResult> {
   try {
     signal.throwIfAborted();
     const record = await repository.readDiskRecord(o.recordKey, { signal });
+    if (o.digest !== undefined && o.digest !== toHex(record.digest)) {
+      throw new Failure("verification.failed", {
+        message: `${o.recordKey} is not the record that the recovery point was written with`,
+      });
+    }
     if (writer.sizeBytes < record.sizeBytes) {
       throw new Failure("target.refused", {
         message: `the target has ${writer.sizeBytes} bytes, the disk needs ${record.sizeBytes}`,
