@@ -79,6 +79,55 @@ describe("resume", () => {
     }
   });
 
+  test("an incremental whose source lied is never gone on with, whatever dies in between", async () => {
+    const disk = seededBytes(6_000_000, 5);
+    const repository = await createTestRepository(createMemoryObjectStore());
+    const { recordKey: previous } = await transfer(repository, createMemoryReader(disk));
+    disk[700_000] = (disk[700_000] ?? 0) ^ 1;
+    const extents = [{ offset: 0, length: disk.length, kind: "unchanged" as const }];
+    let checkpoint: unknown;
+    const common = {
+      previous,
+      checkpointBytes: 100_000,
+      saveCheckpoint: async (saved: Record<string, unknown>) => {
+        checkpoint = JSON.parse(JSON.stringify(saved));
+      },
+    };
+    const incremental = (sampleShare: number, more = {}) =>
+      transfer(repository, createMemoryReader(disk, { extents }), {
+        ...common,
+        mode: "incremental",
+        sampleShare,
+        ...more,
+      });
+    const isUnknown = (error: unknown): boolean => isFailure(error, "changes.unknown");
+    await expect(incremental(1)).rejects.toSatisfy(isUnknown);
+    // The mover died before the full read had a checkpoint: no sample is needed to know.
+    await expect(incremental(0, { checkpoint })).rejects.toSatisfy(isUnknown);
+    // It died in the middle of the full read.
+    const full = (more = {}) =>
+      transfer(repository, createMemoryReader(disk), { ...common, mode: "full", ...more });
+    await full({ checkpoint });
+    expect(checkpoint).toMatchObject({ mode: "full" });
+    await expect(incremental(0, { checkpoint })).rejects.toSatisfy(isUnknown);
+    const { recordKey } = await full({ checkpoint });
+    const target = await restore(repository, recordKey, { sizeBytes: disk.length });
+    expect(Buffer.compare(target.bytes, disk)).toBe(0);
+  });
+
+  test("when even zeros cannot be believed, everything is read", async () => {
+    const disk = seededBytes(500_000, 5);
+    const repository = await createTestRepository(createMemoryObjectStore());
+    const extents = [{ offset: 0, length: disk.length, kind: "zero" as const }];
+    const lying = createMemoryReader(disk, { extents });
+    await expect(transfer(repository, lying, { sampleShare: 1 })).rejects.toSatisfy((error) =>
+      isFailure(error, "changes.unknown"),
+    );
+    const { recordKey } = await transfer(repository, lying, { readAll: true });
+    const target = await restore(repository, recordKey, { sizeBytes: disk.length });
+    expect(Buffer.compare(target.bytes, disk)).toBe(0);
+  });
+
   test("a long list of finished leaves moves into sealed objects", async () => {
     const disk = seededBytes(512 * 65_536, 5);
     const store = createMemoryObjectStore();

@@ -1,3 +1,4 @@
+import { Failure } from "@holdfast/shared/domain/failure";
 import type { DiskStats } from "@holdfast/shared/repository/extent-map/disk-record";
 import {
   createLeafTable,
@@ -14,6 +15,7 @@ import { z } from "zod";
  */
 const Checkpoint = z.object({
   v: z.literal(1),
+  mode: z.enum(["full", "incremental"]),
   diskKey: z.string(),
   sizeBytes: z.int().min(0),
   previous: z.string().optional(),
@@ -29,7 +31,19 @@ const Checkpoint = z.object({
 });
 type Checkpoint = z.infer<typeof Checkpoint>;
 
+/**
+ * Takes a checkpoint's place when a sample has shown that the source's claims are not true: what an incremental had
+ * finished until then must never be gone on with.
+ */
+const Distrust = z.object({ v: z.literal(1), distrusted: z.string() });
+
+export const distrust = (reason: string): z.infer<typeof Distrust> => ({
+  v: 1,
+  distrusted: reason,
+});
+
 export type TransferIdentity = {
+  readonly mode: "full" | "incremental";
   readonly diskKey: string;
   readonly sizeBytes: number;
   readonly previous: string | undefined;
@@ -72,6 +86,7 @@ export function createCheckpointWriter(
       );
       const checkpoint: Checkpoint = {
         v: 1,
+        mode: identity.mode,
         diskKey: identity.diskKey,
         sizeBytes: identity.sizeBytes,
         ...(identity.previous !== undefined && { previous: identity.previous }),
@@ -90,7 +105,10 @@ export type ResumedTransfer = {
   readonly stats: DiskStats;
 };
 
-/** Fills the table. Undefined when the checkpoint is of another transfer: then everything starts over. Fails with `object.corrupt`, `object.not-found`. */
+/**
+ * Fills the table. Undefined when the checkpoint is of another transfer: then everything starts over. Fails with `object.corrupt`,
+ * `object.not-found`, and for an incremental with `changes.unknown` when an earlier attempt had to read in full.
+ */
 export async function resumeTransfer(
   repository: Repository,
   identity: TransferIdentity,
@@ -98,8 +116,15 @@ export async function resumeTransfer(
   checkpoint: unknown,
   signal: AbortSignal,
 ): Promise<ResumedTransfer | undefined> {
+  const distrusted = Distrust.safeParse(checkpoint).data?.distrusted;
   const parsed = Checkpoint.safeParse(checkpoint);
-  if (!parsed.success) return undefined;
+  const hasReadInFull = distrusted !== undefined || parsed.data?.mode === "full";
+  if (identity.mode === "incremental" && hasReadInFull) {
+    throw new Failure("changes.unknown", {
+      message: distrusted ?? "an earlier attempt of this transfer had to read the disk in full",
+    });
+  }
+  if (!parsed.success || parsed.data.mode !== identity.mode) return undefined;
   const { diskKey, sizeBytes, previous, parts, inline, stats } = parsed.data;
   if (
     diskKey !== identity.diskKey ||

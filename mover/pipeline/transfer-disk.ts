@@ -1,6 +1,7 @@
 import { strict as assert } from "node:assert";
 import { availableParallelism } from "node:os";
-import { asFailure, Failure } from "@holdfast/shared/domain/failure";
+import type { Extent } from "@holdfast/shared/domain/extent";
+import { asFailure, Failure, isFailure } from "@holdfast/shared/domain/failure";
 import type { DiskReader } from "@holdfast/shared/ports/disk";
 import type { Logger } from "@holdfast/shared/ports/logger";
 import { createDigests } from "@holdfast/shared/repository/extent-map/digest";
@@ -21,7 +22,7 @@ import { type FinishedLeaf, writeLeaves } from "./leaf-writer.ts";
 import { createBell } from "./limits.ts";
 import { createPackUploads } from "./pack-uploads.ts";
 import { createPrepareLeaf, isUnreadable, type LeafJob } from "./prepare-leaf.ts";
-import { createCheckpointWriter, resumeTransfer } from "./transfer-checkpoint.ts";
+import { createCheckpointWriter, distrust, resumeTransfer } from "./transfer-checkpoint.ts";
 
 /**
  * Reads one disk into the repository. Leaf by leaf: the source's extents and the previous point decide what is read; workers cut,
@@ -36,7 +37,17 @@ export type TransferOptions = {
   readonly diskKey: string;
   /** The same disk's record in the previous point: what the source calls unchanged is taken from it. */
   readonly previous?: string | undefined;
-  /** What `saveCheckpoint` was given last, if the transfer was interrupted while this very snapshot was read. */
+  /**
+   * `incremental`: what the source calls unchanged is believed, but for samples. `full`: it is asked for all its data; the previous record only
+   * saves storing it again. A checkpoint is gone on with in its own mode only. Default: incremental if there is a previous record.
+   */
+  readonly mode?: "full" | "incremental";
+  /** Reads everything, also what the source calls zero: after a sample showed that even that cannot be believed. */
+  readonly readAll?: boolean;
+  /**
+   * What `saveCheckpoint` was given last, if the transfer was interrupted while this very snapshot was read. Give it in every mode: an
+   * incremental fails with `changes.unknown` at once if an earlier attempt had found the source's claims wrong.
+   */
   readonly checkpoint?: unknown;
   /** Share of the bytes called unchanged or zero that is read and compared; 0 to 1. */
   readonly sampleShare: number;
@@ -76,7 +87,9 @@ const indexChunksMin = 32_768;
 export async function transferDisk(o: TransferOptions): Promise<TransferResult> {
   const stop = new AbortController();
   const signal = AbortSignal.any([o.signal, stop.signal]);
-  const transfer = await openTransfer(o, signal);
+  const transfer = await openTransfer(o, signal).catch((error: unknown) => {
+    throw o.signal.aborted ? asFailure(o.signal.reason, "cancelled", "transfer stopped") : error;
+  });
   let firstFailure: unknown;
   const fail = (error: unknown): void => {
     firstFailure ??= error;
@@ -99,6 +112,10 @@ export async function transferDisk(o: TransferOptions): Promise<TransferResult> 
     fail(error);
     if (o.signal.aborted) {
       throw asFailure(o.signal.reason, "cancelled", `transfer of disk ${o.diskKey} stopped`);
+    }
+    if (isFailure(firstFailure, "changes.unknown")) {
+      // What an incremental finished on false claims must not be gone on with, should this mover die now.
+      await o.saveCheckpoint(distrust(firstFailure.message));
     }
     throw firstFailure;
   } finally {
@@ -159,7 +176,8 @@ async function openTransfer(o: TransferOptions, signal: AbortSignal) {
   const executors =
     o.workers === 0 ? 1 : (o.workers ?? Math.min(availableParallelism(), workersMax));
   const table = emptyLeafTable(sizeBytes, leafBytes);
-  const identity = { diskKey: o.diskKey, sizeBytes, previous: o.previous };
+  const mode = o.mode ?? (o.previous === undefined ? "full" : "incremental");
+  const identity = { mode, diskKey: o.diskKey, sizeBytes, previous: o.previous };
   const previous = await readPrevious(o, signal);
   const resumed = await resume(o, identity, table, signal);
   const uploads = createPackUploads(repository, o.index);
@@ -284,7 +302,9 @@ async function openTransfer(o: TransferOptions, signal: AbortSignal) {
   }
 
   function jobs(jobsSignal: AbortSignal): NextJob {
-    const leaves = splitIntoLeaves(reader.extents({ signal: jobsSignal }), {
+    const extents =
+      o.readAll === true ? allData(sizeBytes) : reader.extents({ signal: jobsSignal });
+    const leaves = splitIntoLeaves(extents, {
       sizeBytes,
       leafBytes,
       unchangedBytes: previous?.sizeBytes ?? 0,
@@ -354,6 +374,10 @@ async function openTransfer(o: TransferOptions, signal: AbortSignal) {
       advance(job.lengthBytes - read);
     },
   };
+}
+
+async function* allData(sizeBytes: number): AsyncGenerator<Extent> {
+  if (sizeBytes > 0) yield { offset: 0, length: sizeBytes, kind: "data" };
 }
 
 async function readPrevious(
