@@ -8,6 +8,5 @@ declare module "dynalite" {
     readonly updateTableMs?: number;
   };
   const dynalite: (options: Options) => Server;
-  // biome-ignore lint/style/noDefaultExport: this is how the package is written
   export default dynalite;
 }

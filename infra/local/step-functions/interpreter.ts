@@ -1,4 +1,3 @@
-import { createHash } from "node:crypto";
 import type { Json, JsonObject } from "../json.ts";
 import { isJsonObject, jsonSizeBytes } from "../json.ts";
 import type {
@@ -9,51 +8,21 @@ import type {
   StateMachineBody,
   TaskState,
 } from "./asl.ts";
-import { innerOf } from "./asl.ts";
 import { ruleHolds } from "./choice.ts";
-import type { ExecutionLog, HistoryEvent } from "./execution-log.ts";
+import { runComposite } from "./composite.ts";
+import type { HistoryEvent } from "./execution-log.ts";
 import { evaluate, parseExpression } from "./intrinsics.ts";
 import { get, type PathScope, place } from "./json-path.ts";
 import { fillTemplate } from "./payload-template.ts";
 import { sleepUntil } from "./sleep.ts";
 import { isTerminal, StateError, Suspended } from "./state-error.ts";
+import { type Branch, draw, type Interpreter, randomOf, type Step, write } from "./step.ts";
 
 /**
  * Runs a state machine against its durable log. It is deterministic but for what it reads from the log: run again
  * after a crash, it walks through finished states without effects and goes on where the log ends. Effects outside
  * happen at least once; each state's outcome is written exactly once, and first wins.
  */
-export type TaskRunner = (attempt: TaskAttempt) => Promise<Json>;
-
-/** One attempt of a Task state; the runner answers with its output or throws StateError. */
-export type TaskAttempt = {
-  readonly state: TaskState;
-  /** Name of the attempt in the log; its slots start with it. */
-  readonly name: string;
-  readonly log: ExecutionLog;
-  readonly branch: Branch;
-  /** Parameters filled with the given token as `$$.Task.Token`. */
-  readonly parameters: (token: string | undefined) => Json;
-  readonly scope: PathScope;
-};
-
-export type Branch = {
-  /** Prefix of all slots of this branch. */
-  readonly path: string;
-  readonly signal: AbortSignal;
-  lastId: number;
-  /** `Map` member of the context object, inside of a Map. */
-  readonly map: JsonObject | undefined;
-};
-
-export type Interpreter = {
-  readonly log: ExecutionLog;
-  readonly runTask: TaskRunner;
-  /** `Execution` and `StateMachine` members of the context object. */
-  readonly context: JsonObject;
-  readonly now: () => number;
-};
-
 const payloadSizeBytesMax = 262_144;
 
 /** Runs from StartAt to the end; throws StateError, or Suspended when the branch's signal is aborted. */
@@ -78,14 +47,6 @@ export async function runStates(
     name = next;
   }
 }
-
-type Step = {
-  readonly interpreter: Interpreter;
-  readonly state: State;
-  readonly name: string;
-  readonly branch: Branch;
-  readonly key: string;
-};
 
 type Result = { readonly output: Json; readonly next: string | undefined };
 
@@ -197,7 +158,7 @@ async function runAttempt(
   scope: PathScope,
 ): Promise<Json> {
   const { interpreter, branch } = step;
-  if (state.Type !== "Task") return runComposite(step, state, name, scope);
+  if (state.Type !== "Task") return runComposite({ step, state, name, runStates }, scope);
   const random = () => draw(step, `${name}/parameters`);
   const parameters = (token: string | undefined): Json => {
     const task = token === undefined ? {} : { Task: { Token: token } };
@@ -219,147 +180,6 @@ async function runAttempt(
   });
   checkSize(output, step.name);
   return output;
-}
-
-type Child = {
-  readonly machine: StateMachineBody;
-  readonly input: Json;
-  readonly map?: JsonObject;
-};
-
-async function runComposite(
-  step: Step,
-  state: MapState | ParallelState,
-  name: string,
-  scope: PathScope,
-): Promise<Json> {
-  const { interpreter, branch } = step;
-  const outcomeSlot = `${name}:outcome`;
-  const recorded = interpreter.log.find(outcomeSlot)?.internal;
-  if (recorded?.["error"] !== undefined) {
-    throw new StateError(String(recorded["error"]), String(recorded["cause"]));
-  }
-  const children = childrenOf(step, state, scope);
-  const started = writeIn(step, `${name}:schedule`, `${state.Type}StateStarted`, {
-    ...(state.Type === "Map" ? { details: { length: children.length } } : {}),
-  });
-  const concurrency =
-    state.Type === "Map" && state.MaxConcurrencyPath !== undefined
-      ? Number(get(state.MaxConcurrencyPath, scope))
-      : state.Type === "Map"
-        ? (state.MaxConcurrency ?? 0)
-        : 0;
-  try {
-    const results = await runChildren({ step, state, name, startedId: started.id }, children, {
-      concurrency: concurrency > 0 ? concurrency : children.length,
-    });
-    writeIn(step, outcomeSlot, `${state.Type}StateSucceeded`, {});
-    return results;
-  } catch (error) {
-    if (!(error instanceof StateError) || branch.signal.aborted) throw error;
-    writeIn(step, outcomeSlot, `${state.Type}StateFailed`, {
-      details: { error: error.error, cause: error.cause_ },
-      internal: { error: error.error, cause: error.cause_ },
-    });
-    throw error;
-  }
-}
-
-type Composite = {
-  readonly step: Step;
-  readonly state: MapState | ParallelState;
-  readonly name: string;
-  readonly startedId: number;
-};
-
-/** The first child that fails stops the others: their tasks can no longer be answered. */
-async function runChildren(
-  composite: Composite,
-  children: readonly Child[],
-  { concurrency }: { readonly concurrency: number },
-): Promise<Json> {
-  const { step, name } = composite;
-  const controller = new AbortController();
-  const signal = AbortSignal.any([step.branch.signal, controller.signal]);
-  const results: Json[] = new Array<Json>(children.length).fill(null);
-  const finished = new Set<number>();
-  let nextChild = 0;
-  let started = 0;
-  let failure: unknown;
-
-  const worker = async () => {
-    while (nextChild < children.length && failure === undefined) {
-      const index = nextChild;
-      nextChild += 1;
-      started = Math.max(started, nextChild);
-      const child = children[index];
-      if (child === undefined) return;
-      const branch: Branch = {
-        path: `${name}/${index}/`,
-        signal,
-        lastId: composite.startedId,
-        map: child.map ?? step.branch.map,
-      };
-      try {
-        iteration(composite, branch, "Started", index);
-        results[index] = await runStates(step.interpreter, child.machine, child.input, branch);
-        if (signal.aborted) throw new Suspended();
-        iteration(composite, branch, "Succeeded", index);
-        finished.add(index);
-      } catch (error) {
-        if (failure !== undefined || step.branch.signal.aborted) return;
-        failure = error;
-        controller.abort(new Suspended());
-        if (error instanceof StateError) iteration(composite, branch, "Failed", index);
-        finished.add(index);
-      }
-    }
-  };
-  await Promise.all(Array.from({ length: Math.min(concurrency, children.length) }, worker));
-  if (step.branch.signal.aborted) throw new Suspended();
-  if (failure === undefined) return results;
-  if (!(failure instanceof StateError)) throw failure;
-  for (let index = 0; index < started; index += 1) {
-    const branch = { ...step.branch, path: `${name}/${index}/`, lastId: composite.startedId };
-    if (!finished.has(index)) iteration(composite, branch, "Aborted", index);
-  }
-  throw failure;
-}
-
-/** Map iterations have events of their own; branches of Parallel do not. */
-function iteration(composite: Composite, branch: Branch, what: string, index: number): void {
-  if (composite.state.Type !== "Map") return;
-  const event = composite.step.interpreter.log.write({
-    slot: `${branch.path}${what.toLowerCase()}`,
-    type: `MapIteration${what}`,
-    previousId: branch.lastId,
-    details: { name: composite.step.name, index },
-  });
-  branch.lastId = event.id;
-}
-
-function childrenOf(step: Step, state: MapState | ParallelState, scope: PathScope): Child[] {
-  const random = randomOf(step);
-  if (state.Type === "Parallel") {
-    const input =
-      state.Parameters === undefined ? scope.input : fillTemplate(state.Parameters, scope, random);
-    return state.Branches.map((machine) => ({ machine, input }));
-  }
-  const [machine] = innerOf(state);
-  const items = get(state.ItemsPath ?? "$", scope);
-  if (machine === undefined || !Array.isArray(items)) {
-    throw new StateError("States.Runtime", `The items of ${step.name} are not an array`);
-  }
-  const selector = state.ItemSelector ?? state.Parameters;
-  return items.map((item: Json, index) => {
-    const map = { Item: { Index: index, Value: item } };
-    const context = { ...(isJsonObject(scope.context) ? scope.context : {}), Map: map };
-    const input =
-      selector === undefined
-        ? item
-        : fillTemplate(selector, { input: scope.input, context }, random);
-    return { machine, input, map };
-  });
 }
 
 function caught(step: Step, error: StateError, raw: PathScope): Result {
@@ -437,33 +257,4 @@ function contextOf(step: Step, entered: HistoryEvent): JsonObject {
 function withRetryCount(context: Json, count: number): Json {
   if (!isJsonObject(context) || !isJsonObject(context["State"])) return context;
   return { ...context, State: { ...context["State"], RetryCount: count } };
-}
-
-/** 32 bytes that depend only on the execution and the place in it: a replay draws the same. */
-function draw(step: Step, place: string): Buffer {
-  const id = JSON.stringify(step.interpreter.context);
-  return createHash("sha256").update(`${id}\n${place}`).digest();
-}
-
-function randomOf(step: Step): () => Buffer {
-  let count = 0;
-  return () => {
-    count += 1;
-    return draw(step, `${step.key}/${count}`);
-  };
-}
-
-type EventFields = { readonly details?: JsonObject; readonly internal?: JsonObject };
-
-const write = (step: Step, kind: string, type: string, fields: EventFields): HistoryEvent =>
-  writeIn(step, `${step.key}:${kind}`, type, fields);
-
-function writeIn(step: Step, slot: string, type: string, fields: EventFields): HistoryEvent {
-  const { interpreter, branch } = step;
-  const existing = interpreter.log.find(slot);
-  if (existing === undefined && branch.signal.aborted) throw new Suspended();
-  const event =
-    existing ?? interpreter.log.write({ slot, type, previousId: branch.lastId, ...fields });
-  branch.lastId = event.id;
-  return event;
 }

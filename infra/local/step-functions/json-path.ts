@@ -59,12 +59,12 @@ export function lookUp(text: string, scope: PathScope): Json | undefined {
   return many ? found : found[0];
 }
 
-/** As `lookUp`, but a missing value is the error that Step Functions raises. */
+/** As `lookUp`, but a missing value is the error that Step Functions raises, which nothing in the workflow catches. */
 export function get(text: string, scope: PathScope): Json {
   const value = lookUp(text, scope);
   if (value === undefined) {
     throw new StateError(
-      "States.ParameterPathFailure",
+      "States.Runtime",
       `The JSONPath '${text}' could not be found in the input`,
     );
   }

@@ -3,10 +3,10 @@ import { isJsonObject } from "../json.ts";
 import { nameInArn, region } from "../names.ts";
 import type { TaskState } from "./asl.ts";
 import type { HistoryEvent } from "./execution-log.ts";
-import type { TaskAttempt, TaskRunner } from "./interpreter.ts";
 import { get } from "./json-path.ts";
 import { sleepUntil } from "./sleep.ts";
 import { StateError, Suspended } from "./state-error.ts";
+import type { TaskAttempt, TaskRunner } from "./step.ts";
 import { encodeToken, type TaskToken } from "./task-token.ts";
 
 /** What tasks reach outside of the interpreter. */
