@@ -5,6 +5,10 @@ import { type StageContext, type StageResult, tell } from "./stage.ts";
 /** A provider's connection test or its inventory sync. */
 export async function inspect(context: StageContext, job: InspectJob): Promise<StageResult> {
   const { catalog, clock, signal, logger } = context;
+  await catalog.updateJob(job.jobId, {
+    state: "running",
+    startedAt: new Date(clock.now()).toISOString(),
+  });
   const driver = await context.openDriver(job.providerId);
   const findings = await driver.check({ signal, logger });
   await catalog.updateJob(job.jobId, { findings });
