@@ -46,9 +46,9 @@ export type RestoreProgress = {
 export type RestoreResult = RestoreProgress & { readonly digest: string };
 
 const workersMax = 8;
-/** Leaves worked on at once, and ranged reads in flight: at most 8 MiB each and 16 MiB inflated. */
+/** Leaves worked on at once, and ranged reads in flight: at most 8 MiB each, also inflated. */
 const leavesInFlight = 6;
-const rangesInFlight = 6;
+const rangesInFlight = 8;
 
 /**
  * Fails with `target.refused` when the target is too small, `object.corrupt` or `object.not-found` for damage in the repository, `verification.failed`

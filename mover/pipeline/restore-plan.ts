@@ -14,7 +14,7 @@ const rangeBytesMax = 8 * 1024 * 1024;
 /** Reading over a gap of this many bytes is cheaper than another request. */
 const gapBytesMax = 128 * 1024;
 /** So that repeated data does not make a range inflate to any size. */
-const rangeRawBytesMax = 16 * 1024 * 1024;
+const rangeRawBytesMax = 8 * 1024 * 1024;
 
 /** Chunks that lie close together in a pack become one range. */
 export function planRanges(

@@ -7,7 +7,7 @@ import { createTestRepository, restore, transfer } from "./test-repository.ts";
 
 describe("resume", () => {
   test("from each checkpoint the transfer ends in the right disk and reads only the rest", async () => {
-    const disk = writePieces(seededBytes(4_000_000, 5), [{ at: 1_000_000, length: 9, seed: 1 }]);
+    const disk = writePieces(seededBytes(16_000_000, 5), [{ at: 1_000_000, length: 9, seed: 1 }]);
     disk.fill(0, 2_000_000, 2_600_000);
     const repository = await createTestRepository(createMemoryObjectStore());
     const checkpoints: Record<string, unknown>[] = [];
