@@ -1,5 +1,5 @@
 import { once } from "node:events";
-import { mkdirSync, openSync, writeSync } from "node:fs";
+import { mkdirSync, openSync, readdirSync, renameSync, statSync, writeSync } from "node:fs";
 import type { Server } from "node:http";
 import type { AddressInfo } from "node:net";
 import { join, resolve } from "node:path";
@@ -20,12 +20,13 @@ import {
 import { createHttpApi } from "./http-api.ts";
 import { type JsonObject, throughJson } from "./json.ts";
 import { startMover } from "./mover-process.ts";
-import { nameInArn } from "./names.ts";
+import { executionArn, nameInArn, stateMachineArn } from "./names.ts";
 import { environmentOf, provision } from "./provision.ts";
 import { openScheduler } from "./scheduler/scheduler.ts";
 import { createHttpServer } from "./server.ts";
 import { openSqs, type Sqs } from "./sqs/sqs.ts";
 import { openSsm } from "./ssm/ssm.ts";
+import type { Execution } from "./step-functions/executions.ts";
 import { StateError, Suspended } from "./step-functions/state-error.ts";
 import { openStepFunctions, type StepFunctions } from "./step-functions/step-functions.ts";
 import type { TaskServices } from "./step-functions/tasks.ts";
@@ -67,12 +68,14 @@ const repositoryFolder = resolve(import.meta.dirname, "../..");
 /** Longer than any stage's drain; then the mover is killed, and its work resumes at the next start. */
 const moverDrainMs = 60_000;
 const functionsDrainMs = 20_000;
+const logSizeBytesMax = 32 * 1024 * 1024;
 
 /** Throws `busy` when a stack runs on this state already, `input.invalid` when the port is taken. */
 export async function startLocalStack(options: LocalStackOptions): Promise<LocalStack> {
   const state = resolve(options.stateFolder);
   mkdirSync(join(state, "log"), { recursive: true, mode: 0o700 });
   const unlock = lockState(state);
+  rotateLogs(join(state, "log"));
   const undo: (() => Promise<void> | void)[] = [unlock];
   const unwind = async () => {
     for (const step of undo.splice(0).reverse()) await step();
@@ -186,12 +189,33 @@ async function openServices(
   const services = createTaskServices({ functions, sqs, events });
   const steps: StepFunctions = openStepFunctions(join(state, "step-functions"), services, {
     logger,
+    onEnd: (execution) => {
+      events.putEvents([statusChange(execution)]).catch((error: unknown) => {
+        logger.error("status change not published", { error: String(error) });
+      });
+    },
   });
   undo.push(() => steps.executions.suspend());
   undo.push(() => functions.drain(functionsDrainMs));
   const scheduler = openScheduler(join(state, "scheduler"), targets, { logger });
   undo.push(() => scheduler.close());
   return { dynamodb, events, functions, logger, scheduler, sqs, ssm, steps };
+}
+
+/** As Step Functions tells the default bus; only of ends. */
+function statusChange({ machine, name, startedAt, end }: Execution): JsonObject {
+  const detail = {
+    executionArn: executionArn(machine, name),
+    stateMachineArn: stateMachineArn(machine),
+    name,
+    status: end?.status ?? "RUNNING",
+    startDate: startedAt,
+    stopDate: end?.at ?? null,
+    error: end?.error ?? null,
+    cause: end?.cause ?? null,
+  };
+  const DetailType = "Step Functions Execution Status Change";
+  return { Source: "aws.states", DetailType, Detail: detail };
 }
 
 /** What events and schedules may be sent to. */
@@ -294,6 +318,14 @@ function setEnvironment(variables: Readonly<Record<string, string>>): () => void
       else process.env[name] = value;
     }
   };
+}
+
+/** At each start a large log makes room; one older generation is kept. */
+function rotateLogs(folder: string): void {
+  for (const file of readdirSync(folder).filter((name) => name.endsWith(".log"))) {
+    const path = join(folder, file);
+    if (statSync(path).size > logSizeBytesMax) renameSync(path, `${path}.1`);
+  }
 }
 
 function fileLogger(path: string): Logger {

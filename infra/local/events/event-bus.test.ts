@@ -8,6 +8,7 @@ import {
   RemoveTargetsCommand,
   StartReplayCommand,
 } from "@aws-sdk/client-eventbridge";
+import { CreateStateMachineCommand, StartExecutionCommand } from "@aws-sdk/client-sfn";
 import { ReceiveMessageCommand } from "@aws-sdk/client-sqs";
 import { expect, test } from "vitest";
 import { startTestStack } from "../test-stack.ts";
@@ -95,4 +96,34 @@ test("patterns, targets and operations that are not there are refused by their n
     Destination: { Arn: "a" },
   });
   await expect(stack.events.send(replay)).rejects.toThrow("AWSEvents.StartReplay");
+});
+
+test("the end of an execution is told to the default bus", async () => {
+  const handlers = { Fails: () => Promise.reject(new Error("no")) };
+  await using stack = await startTestStack({ handlers });
+  const pattern = {
+    source: ["aws.states"],
+    "detail-type": ["Step Functions Execution Status Change"],
+  };
+  const EventPattern = JSON.stringify(pattern);
+  await stack.events.send(new PutRuleCommand({ Name: "ends", EventPattern }));
+  const Targets = [{ Id: "t", Arn: queueArn }];
+  await stack.events.send(new PutTargetsCommand({ Rule: "ends", Targets }));
+  const Resource = "arn:aws:lambda:us-east-1:000000000000:function:Fails";
+  const states = { Only: { Type: "Task", Resource, End: true } };
+  const { stateMachineArn } = await stack.sfn.send(
+    new CreateStateMachineCommand({
+      name: "m",
+      roleArn: "arn:aws:iam::000000000000:role/x",
+      definition: JSON.stringify({ StartAt: "Only", States: states }),
+    }),
+  );
+  await stack.sfn.send(new StartExecutionCommand({ stateMachineArn, name: "job" }));
+  const QueueUrl = `${stack.endpoint}/000000000000/holdfast-site-local`;
+  const { Messages } = await stack.sqs.send(
+    new ReceiveMessageCommand({ QueueUrl, WaitTimeSeconds: 20 }),
+  );
+  expect(JSON.parse(Messages?.[0]?.Body ?? "{}")).toMatchObject({
+    detail: { name: "job", status: "FAILED", stateMachineArn },
+  });
 });

@@ -10,7 +10,6 @@ import { checkTemplate } from "./payload-template.ts";
  * (JSONata, variables, distributed Map, other service integrations) is refused when the state machine is created,
  * by its name, so that nothing is discovered in the middle of a job.
  */
-export type Path = string;
 
 const json: z.ZodType<Json> = z.json() as z.ZodType<Json>;
 const template = json.superRefine((value, context) => {
