@@ -22,22 +22,20 @@ async function main(): Promise<void> {
     process.exitCode = 2;
     return;
   }
-  const stack = await startLocalStack({
+  const starting = startLocalStack({
     stateFolder: values.state,
     port,
     mover: !values["no-mover"],
   });
-  const { endpoint, api, tokenFile, state } = stack;
-  process.stdout.write(`${JSON.stringify({ ready: true, endpoint, api, tokenFile, state })}\n`);
-  redirectOutput(join(state, "log", "functions.log"));
+  // Before anybody hears that it is ready: a signal during the start ends it as soon as it has started.
   for (const signal of ["SIGTERM", "SIGINT", "SIGHUP"] as const) {
     process.on(signal, () => {
-      stack.close().then(
-        () => process.exit(0),
-        (error: unknown) => fail(error),
-      );
+      starting.then((stack) => stack.close()).then(() => process.exit(0), fail);
     });
   }
+  const { endpoint, api, tokenFile, state } = await starting;
+  process.stdout.write(`${JSON.stringify({ ready: true, endpoint, api, tokenFile, state })}\n`);
+  redirectOutput(join(state, "log", "functions.log"));
 }
 
 /** The functions run in this process and log to standard output, which Lambda would collect: here a file does. */

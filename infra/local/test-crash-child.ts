@@ -18,5 +18,5 @@ const stack = await startLocalStack({
   stateMachinesFolder: null,
   handlers: { Begin: note("begin"), Disk: note("disk"), Release: note("release") },
 });
-process.stdout.write(`${JSON.stringify({ endpoint: stack.endpoint })}\n`);
 process.on("SIGTERM", () => stack.close().then(() => process.exit(0)));
+process.stdout.write(`${JSON.stringify({ endpoint: stack.endpoint })}\n`);
