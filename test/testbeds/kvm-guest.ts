@@ -38,8 +38,12 @@ export type Guest = {
   shutdown(): Promise<void>;
   /** Pulls the plug. */
   destroy(): Promise<void>;
+  /** Kills QEMU itself with SIGKILL, as an out-of-memory host would. */
+  kill(): Promise<void>;
   /** Runs a shell script in the guest and returns its output. */
   execute(script: string): Promise<string>;
+  /** Stops the agent's process in the guest, after starting `meanwhile` there. */
+  stopAgent(meanwhile: string): Promise<void>;
   /** Ends and removes the guest, its definition and every file of its name. */
   remove(): Promise<void>;
 };
@@ -104,7 +108,24 @@ function openGuest(host: KvmHost, name: string, uuid: string): Guest {
     destroy: async () => {
       if ((await state()) !== "shut off") await host.virsh("destroy", uuid);
     },
+    kill: async () => {
+      const pidFile = `/run/libvirt/qemu/${name}.pid`;
+      process.kill(Number(await readFile(pidFile, "utf8")), "SIGKILL");
+      await waitUntil(`${name} is off`, async () => (await state()) === "shut off", 60_000);
+    },
     execute: (script) => executeInGuest(agent, script),
+    stopAgent: async (meanwhile) => {
+      const script = `${meanwhile} (sleep 0.3; kill -STOP $(pidof qemu-ga)) </dev/null >/dev/null 2>&1 &`;
+      await host.virsh(
+        "qemu-agent-command",
+        uuid,
+        JSON.stringify({
+          execute: "guest-exec",
+          arguments: { path: "/bin/sh", arg: ["-c", script] },
+        }),
+      );
+      await new Promise((resolve) => setTimeout(resolve, 1500));
+    },
     remove: async () => {
       if (!(await host.virsh("list", "--all", "--uuid")).includes(uuid)) return;
       if ((await state()) !== "shut off") await host.virsh("destroy", uuid);

@@ -86,11 +86,15 @@ export async function startKvmHost(options: KvmHostOptions): Promise<KvmHost> {
   };
 }
 
-/** What the postinst of libvirt-daemon-system adds; that package would also pull in systemd and iptables. */
+/**
+ * What the postinst of libvirt-daemon-system adds; that package would also pull in systemd and iptables. And what
+ * udev does for /dev/kvm: while it exists but QEMU's user may not use it, libvirt probes QEMU anew on every call.
+ */
 function makeUsers(): Promise<string> {
   return shell(`
     for g in kvm libvirt libvirt-qemu; do getent group $g >/dev/null || groupadd -r $g; done
     id libvirt-qemu >/dev/null 2>&1 || useradd -r -g libvirt-qemu -G kvm -d /var/lib/libvirt -s /usr/sbin/nologin libvirt-qemu
+    if [ -c /dev/kvm ]; then chgrp kvm /dev/kvm; chmod 660 /dev/kvm; fi
   `);
 }
 

@@ -221,8 +221,8 @@ function firstDifference(a: Buffer, b: Buffer): string {
   return `offset ${index}`;
 }
 
-/** Everything of Holdfast that is still on the host; empty when all was given back. */
-export async function leftovers(host: KvmHost): Promise<string[]> {
+/** Everything of Holdfast that is still on the host, as far as this VM goes; empty when all was given back. */
+export async function leftovers(host: KvmHost, uuid: string): Promise<string[]> {
   const found: string[] = [];
   for (const name of await readdir(host.images)) {
     if (name.includes("holdfast")) found.push(`file ${name}`);
@@ -234,18 +234,30 @@ export async function leftovers(host: KvmHost): Promise<string[]> {
       found.push(`process ${line.trim().slice(0, 120)}`);
     }
   }
-  for (const uuid of (await host.virsh("list", "--all", "--uuid")).split(/\s+/).filter(Boolean)) {
-    const checkpoints = await host.virsh("checkpoint-list", uuid, "--name");
-    if (checkpoints.trim() !== "") found.push(`checkpoint ${checkpoints.trim()}`);
-    const xml = await host.virsh("dumpxml", uuid, "--inactive");
-    if (xml.includes(".overlay")) found.push(`overlay in the definition of ${uuid}`);
-    if ((await host.virsh("domstate", uuid)).trim() !== "running") continue;
-    if ((await host.virsh("dumpxml", uuid)).includes(".overlay")) found.push(`overlay in ${uuid}`);
-    const status = await host
-      .virsh("qemu-agent-command", uuid, "--timeout", "5", '{"execute":"guest-fsfreeze-status"}')
-      .catch(() => "no agent");
-    if (status.includes("frozen")) found.push(`frozen guest ${uuid}`);
+  const isThere = (await host.virsh("list", "--all", "--uuid")).includes(uuid);
+  if (!isThere) return found;
+  const checkpoints = await host.virsh("checkpoint-list", uuid, "--name");
+  if (checkpoints.trim() !== "") found.push(`checkpoint ${checkpoints.trim()}`);
+  const xml = await host.virsh("dumpxml", uuid, "--inactive");
+  if (xml.includes(".overlay")) found.push("overlay in the definition");
+  const images = [...xml.matchAll(/source file='([^']+\.qcow2)'/g)].map(([, file]) => file ?? "");
+  if ((await host.virsh("domstate", uuid)).trim() !== "running") {
+    for (const image of images) {
+      const info = await run("qemu-img", ["info", "--output=json", "-f", "qcow2", image]);
+      if (info.includes("holdfast-")) found.push(`bitmap in ${image}`);
+    }
+    return found;
   }
+  if ((await host.virsh("dumpxml", uuid)).includes(".overlay")) found.push("overlay in use");
+  if ((await host.virsh("domjobinfo", uuid)).match(/Operation: +Backup/)) found.push("backup job");
+  const query = JSON.stringify({ execute: "query-named-block-nodes", arguments: { flat: true } });
+  const nodes = await host.virsh("qemu-monitor-command", uuid, query);
+  if (nodes.includes('"dirty-bitmaps"') && nodes.includes("holdfast-"))
+    found.push("bitmap in QEMU");
+  const status = await host
+    .virsh("qemu-agent-command", uuid, "--timeout", "5", '{"execute":"guest-fsfreeze-status"}')
+    .catch(() => "no agent");
+  if (status.includes("frozen")) found.push("frozen guest");
   return found;
 }
 

@@ -46,6 +46,7 @@ export function untracked(facts: DiskFacts): string | undefined {
   if (facts.kind === "rbd") return `disk ${facts.key} is an RBD image`;
   if (facts.kind === "unsupported") return `disk ${facts.key}: ${facts.problem}`;
   const [active] = facts.chain;
+  if (active.path !== facts.root.path) return `disk ${facts.key} is on an overlay of ours`;
   if (active.format !== "qcow2") return `disk ${facts.key} is raw`;
   if (facts.image.compat === "0.10") {
     return `disk ${facts.key} is qcow2 version 2 (qemu-img amend -o compat=1.1 changes that)`;

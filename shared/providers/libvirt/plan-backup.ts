@@ -59,7 +59,7 @@ export async function planBackup(
       const reason = whyUntracked(choice.strategy, disk) ?? "the last point tracked no such disk";
       disks.push({ facts: disk, fullReason: reason, from: undefined });
     } else {
-      disks.push(await planDisk(host, disk, before, checkpoint));
+      disks.push(await planDisk(host, disk, before, checkpoint, facts.isActive));
     }
   }
   return {
@@ -119,6 +119,7 @@ async function planDisk(
   facts: UsableDisk,
   before: AnchorDisk,
   checkpoint: string | undefined,
+  isActive: boolean,
 ): Promise<PlannedDisk> {
   const full = (fullReason: string): PlannedDisk => ({ facts, fullReason, from: undefined });
   if (before.sizeBytes !== facts.sizeBytes) {
@@ -139,7 +140,7 @@ async function planDisk(
     before.kind === "overlay"
       ? await overlayBreak(host, facts, before)
       : before.kind === "checkpoint"
-        ? await checkpointBreak(host, facts, before, checkpoint)
+        ? await checkpointBreak(host, facts, before, checkpoint, isActive)
         : "the disk moved away from RBD";
   return { facts, fullReason: reason, from: undefined };
 }
@@ -168,13 +169,15 @@ async function checkpointBreak(
   { chain, image }: ImageDisk,
   before: Extract<AnchorDisk, { readonly kind: "checkpoint" }>,
   checkpoint: string | undefined,
+  isActive: boolean,
 ): Promise<string | undefined> {
   if (checkpoint === undefined) return "libvirt no longer has the last point's checkpoint";
   const [active] = chain;
   if (active.path !== before.path) return `the VM writes another image, ${active.path}`;
   const facts = await statFile(host.connection, active.path);
   if (facts?.inode !== before.inode) return "the image was replaced by another file of that name";
-  // While QEMU has the image open, its header says nothing of the bitmap's health; the backup job will tell.
+  // While QEMU has the image open, its header says nothing of the bitmaps; the backup job will tell.
+  if (isActive) return undefined;
   const bitmap = image.bitmaps.find(({ name }) => name === checkpoint);
   return bitmap === undefined ? "the image no longer has the last point's bitmap" : undefined;
 }
