@@ -22,6 +22,7 @@ async function main(): Promise<void> {
     process.exitCode = 2;
     return;
   }
+  const print = redirectOutput(join(values.state, "log", "functions.log"));
   const starting = startLocalStack({
     stateFolder: values.state,
     port,
@@ -34,17 +35,23 @@ async function main(): Promise<void> {
     });
   }
   const { endpoint, api, tokenFile, state } = await starting;
-  process.stdout.write(`${JSON.stringify({ ready: true, endpoint, api, tokenFile, state })}\n`);
-  redirectOutput(join(state, "log", "functions.log"));
+  print(`${JSON.stringify({ ready: true, endpoint, api, tokenFile, state })}\n`);
 }
 
-/** The functions run in this process and log to standard output, which Lambda would collect: here a file does. */
-function redirectOutput(path: string): void {
-  // Whoever started this may be gone; a warning of Node for it is then nobody's.
-  process.stderr.on("error", () => undefined);
+/**
+ * The functions run in this process and log to standard output, which Lambda would collect: here a file does, from
+ * before the first of them runs. Returns how to write to the real standard output.
+ */
+function redirectOutput(path: string): (text: string) => void {
+  const print = process.stdout.write.bind(process.stdout);
   process.stdout.write = (chunk: string | Uint8Array) => {
     appendFileSync(path, chunk, { mode: 0o600 });
     return true;
+  };
+  // Whoever started this may be gone; what Node warns of is then nobody's.
+  process.stderr.on("error", () => undefined);
+  return (text) => {
+    print(text);
   };
 }
 
