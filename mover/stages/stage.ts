@@ -2,6 +2,7 @@ import type { Job, TaskRecord } from "@holdfast/shared/contracts/catalog-items";
 import type { Catalog } from "@holdfast/shared/ports/catalog";
 import type { Clock } from "@holdfast/shared/ports/clock";
 import type { Driver, DriverContext } from "@holdfast/shared/ports/driver";
+import type { Ledger } from "@holdfast/shared/ports/ledger";
 import type { Logger } from "@holdfast/shared/ports/logger";
 import type { OpenedRepository } from "../open-repository.ts";
 
@@ -49,8 +50,35 @@ export function driverContext(
 ): DriverContext {
   return {
     jobId: context.job.jobId,
-    ledger: context.catalog.ledger(owner),
+    ledger: fencedLedger(context, context.catalog.ledger(owner)),
     logger: context.logger,
     signal: context.signal,
+  };
+}
+
+/**
+ * A mover that wakes up after its task was taken over makes and removes nothing more: whatever it would do on the
+ * hypervisor goes through the ledger first, and the ledger answers `fence.lost`. Two attempts of one job use the same names,
+ * so a late clean-up of the first would otherwise take away what the second has made.
+ */
+function fencedLedger({ catalog, job, record }: StageContext, ledger: Ledger): Ledger {
+  const confirm = (): Promise<void> => catalog.confirmClaim(job.jobId, record);
+  return {
+    async intend(entry) {
+      await confirm();
+      await ledger.intend(entry);
+    },
+    async keep(entryId) {
+      await confirm();
+      await ledger.keep(entryId);
+    },
+    async settle(entryId) {
+      await confirm();
+      await ledger.settle(entryId);
+    },
+    async list() {
+      await confirm();
+      return ledger.list();
+    },
   };
 }

@@ -40,7 +40,7 @@ export type Installation = {
   readonly repositoryFolder: string;
   readonly passphrase: string;
   /** Starts a mover with this driver for every provider. */
-  startMover(driver: Driver): RunningMover;
+  startMover(driver: Driver, options?: MoverOptions): RunningMover;
   /** Process ids of the stack and of the mover that it started; the mover is 0 when there is none. */
   processes(): Promise<{ readonly stack: number; readonly mover: number }>;
   /** The last lines of the mover's log, for messages. */
@@ -55,6 +55,13 @@ export type Installation = {
     provider?: Pick<NewProvider, "settings" | "secret">,
   ): Promise<void>;
   stop(): Promise<void>;
+};
+
+export type MoverOptions = {
+  readonly heartbeatMs?: number;
+  readonly visibilitySeconds?: number;
+  /** Runs every message so many times at once, as a queue that delivers at least once may. */
+  readonly deliveries?: number;
 };
 
 export type RunningMover = { stop(): Promise<void> };
@@ -121,8 +128,9 @@ export async function startInstallation(options: InstallationOptions = {}): Prom
     repositoryFolder,
     passphrase,
     ended,
-    startMover(driver) {
-      const mover = startMover(catalog, driver, environment["SITE_QUEUE_URL"] ?? "");
+    startMover(driver, moverOptions = {}) {
+      const queueUrl = environment["SITE_QUEUE_URL"] ?? "";
+      const mover = startMover(catalog, driver, queueUrl, moverOptions);
       movers.add(mover);
       return mover;
     },
@@ -155,10 +163,15 @@ export async function startInstallation(options: InstallationOptions = {}): Prom
   };
 }
 
-function startMover(catalog: Catalog, driver: Driver, queueUrl: string): RunningMover {
+function startMover(
+  catalog: Catalog,
+  driver: Driver,
+  queueUrl: string,
+  { heartbeatMs = 200, visibilitySeconds = 5, deliveries = 1 }: MoverOptions,
+): RunningMover {
   const stop = new AbortController();
   const moverId = `test-${Buffer.from(systemRandom(4)).toString("hex")}`;
-  const queue = createSiteQueue({ client: createSqsClient(), queueUrl, visibilitySeconds: 5 });
+  const queue = createSiteQueue({ client: createSqsClient(), queueUrl, visibilitySeconds });
   const logger = process.env["HOLDFAST_TEST_LOG"]
     ? createJsonLogger((line) => process.stderr.write(`${line}\n`))
     : silentLogger;
@@ -177,8 +190,8 @@ function startMover(catalog: Catalog, driver: Driver, queueUrl: string): Running
     queue,
     answers: createTaskTokens(createSfnClient()),
     moverId,
-    heartbeatMs: 200,
-    visibilitySeconds: 5,
+    heartbeatMs,
+    visibilitySeconds,
     logger,
   };
   const running = pollQueue({
@@ -188,7 +201,13 @@ function startMover(catalog: Catalog, driver: Driver, queueUrl: string): Running
     stop: stop.signal,
     clock: systemClock,
     logger,
-    run: (received, drain) => runTask(received, options, drain),
+    run: async (received, drain) => {
+      const runs = Array.from({ length: deliveries }, () => runTask(received, options, drain));
+      for (const outcome of await Promise.allSettled(runs)) {
+        if (outcome.status === "rejected")
+          logger.warn("delivery failed", { error: String(outcome.reason) });
+      }
+    },
   });
   return {
     async stop() {

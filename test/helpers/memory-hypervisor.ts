@@ -124,7 +124,14 @@ export function createMemoryHypervisor(): MemoryHypervisor {
       things.add(`snapshot ${jobId}`);
       snapshots.set(jobId, { vm: vm.uuid, disks });
       for (const disk of included) disk.dirty = new Set();
-      await hook("snapshot taken", signal);
+      try {
+        await hook("snapshot taken", signal);
+      } catch (error) {
+        // As the port asks, nothing is left behind by a failure; whose it is, the ledger knows.
+        const mine = await ledger.list();
+        if (mine.some((entry) => entry.jobId === jobId)) await discard(jobId, ledger);
+        throw error;
+      }
       return {
         jobId,
         externalId,
