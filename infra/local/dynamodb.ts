@@ -19,10 +19,11 @@ export type DynamoDb = {
 export async function openDynamoDb(folder: string): Promise<DynamoDb> {
   mkdirSync(folder, { recursive: true, mode: 0o700 });
   const server = dynalite({ path: folder, createTableMs: 0, deleteTableMs: 0, updateTableMs: 0 });
-  // dynalite closes its database only if it was listening; a socket in a private folder is nobody's way in.
+  // dynalite closes its database only if it was listening: on a socket that nobody can find any more.
   const socketFolder = mkdtempSync(join(tmpdir(), "holdfast-dynamodb-"));
   server.listen(join(socketFolder, "s"));
   await once(server, "listening");
+  rmSync(socketFolder, { recursive: true, force: true });
   return {
     handle: (message, response) => {
       server.emit("request", message, response);
@@ -31,7 +32,6 @@ export async function openDynamoDb(folder: string): Promise<DynamoDb> {
       await new Promise<void>((resolve, reject) => {
         server.close((error) => (error == null ? resolve() : reject(error)));
       });
-      rmSync(socketFolder, { recursive: true, force: true });
     },
   };
 }
