@@ -220,6 +220,7 @@ async function restoreImage(
   await restoreDisk({
     repository,
     recordKey: disk.recordKey,
+    digest: disk.digest,
     writer,
     onProgress: reportProgress(disk.key),
     signal,

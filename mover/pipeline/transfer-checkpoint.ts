@@ -13,9 +13,13 @@ import { z } from "zod";
  * What a transfer has finished, as small JSON: only leaves that are stored together with all their packs. Sealed, because whoever keeps
  * it (the catalog) is not trusted with the extent map; where there is too much of it, in sealed objects of its own.
  */
+/** How much a transfer believes its source, from most to least; each sample that fails goes one further. */
+export const transferModes = ["incremental", "full", "all"] as const;
+export type TransferMode = (typeof transferModes)[number];
+
 const Checkpoint = z.object({
   v: z.literal(1),
-  mode: z.enum(["full", "incremental"]),
+  mode: z.enum(transferModes),
   diskKey: z.string(),
   sizeBytes: z.int().min(0),
   previous: z.string().optional(),
@@ -32,18 +36,23 @@ const Checkpoint = z.object({
 type Checkpoint = z.infer<typeof Checkpoint>;
 
 /**
- * Takes a checkpoint's place when a sample has shown that the source's claims are not true: what an incremental had
- * finished until then must never be gone on with.
+ * Takes a checkpoint's place when a sample has shown that the source's claims are not true: what was finished in that
+ * mode until then must never be gone on with.
  */
-const Distrust = z.object({ v: z.literal(1), distrusted: z.string() });
+const Distrust = z.object({
+  v: z.literal(1),
+  distrusted: z.enum(transferModes),
+  reason: z.string(),
+});
 
-export const distrust = (reason: string): z.infer<typeof Distrust> => ({
+export const distrust = (distrusted: TransferMode, reason: string): z.infer<typeof Distrust> => ({
   v: 1,
-  distrusted: reason,
+  distrusted,
+  reason,
 });
 
 export type TransferIdentity = {
-  readonly mode: "full" | "incremental";
+  readonly mode: TransferMode;
   readonly diskKey: string;
   readonly sizeBytes: number;
   readonly previous: string | undefined;
@@ -107,7 +116,7 @@ export type ResumedTransfer = {
 
 /**
  * Fills the table. Undefined when the checkpoint is of another transfer: then everything starts over. Fails with `object.corrupt`,
- * `object.not-found`, and for an incremental with `changes.unknown` when an earlier attempt had to read in full.
+ * `object.not-found`, and with `changes.unknown` when an earlier attempt found that this mode believes too much.
  */
 export async function resumeTransfer(
   repository: Repository,
@@ -116,12 +125,16 @@ export async function resumeTransfer(
   checkpoint: unknown,
   signal: AbortSignal,
 ): Promise<ResumedTransfer | undefined> {
-  const distrusted = Distrust.safeParse(checkpoint).data?.distrusted;
+  const distrusted = Distrust.safeParse(checkpoint).data;
   const parsed = Checkpoint.safeParse(checkpoint);
-  const hasReadInFull = distrusted !== undefined || parsed.data?.mode === "full";
-  if (identity.mode === "incremental" && hasReadInFull) {
+  const doubt = (mode: TransferMode): number => transferModes.indexOf(mode);
+  const doubtMin =
+    distrusted === undefined
+      ? doubt(parsed.data?.mode ?? "incremental")
+      : doubt(distrusted.distrusted) + 1;
+  if (doubt(identity.mode) < doubtMin) {
     throw new Failure("changes.unknown", {
-      message: distrusted ?? "an earlier attempt of this transfer had to read the disk in full",
+      message: distrusted?.reason ?? "an earlier attempt of this transfer had to read more",
     });
   }
   if (!parsed.success || parsed.data.mode !== identity.mode) return undefined;

@@ -22,7 +22,12 @@ import { type FinishedLeaf, writeLeaves } from "./leaf-writer.ts";
 import { createBell } from "./limits.ts";
 import { createPackUploads } from "./pack-uploads.ts";
 import { createPrepareLeaf, isUnreadable, type LeafJob } from "./prepare-leaf.ts";
-import { createCheckpointWriter, distrust, resumeTransfer } from "./transfer-checkpoint.ts";
+import {
+  createCheckpointWriter,
+  distrust,
+  resumeTransfer,
+  type TransferMode,
+} from "./transfer-checkpoint.ts";
 
 /**
  * Reads one disk into the repository. Leaf by leaf: the source's extents and the previous point decide what is read; workers cut,
@@ -39,14 +44,13 @@ export type TransferOptions = {
   readonly previous?: string | undefined;
   /**
    * `incremental`: what the source calls unchanged is believed, but for samples. `full`: it is asked for all its data; the previous record only
-   * saves storing it again. A checkpoint is gone on with in its own mode only. Default: incremental if there is a previous record.
+   * saves storing it again. `all`: everything is read, also what the source calls zero. After `changes.unknown` the next mode is due.
+   * Default: incremental if there is a previous record.
    */
-  readonly mode?: "full" | "incremental";
-  /** Reads everything, also what the source calls zero: after a sample showed that even that cannot be believed. */
-  readonly readAll?: boolean;
+  readonly mode?: TransferMode;
   /**
-   * What `saveCheckpoint` was given last, if the transfer was interrupted while this very snapshot was read. Give it in every mode: an
-   * incremental fails with `changes.unknown` at once if an earlier attempt had found the source's claims wrong.
+   * What `saveCheckpoint` was given last, if the transfer was interrupted while this very snapshot was read. Give it in every mode: one
+   * that believes more than an earlier attempt had to fails with `changes.unknown` at once.
    */
   readonly checkpoint?: unknown;
   /** Share of the bytes called unchanged or zero that is read and compared; 0 to 1. */
@@ -115,7 +119,7 @@ export async function transferDisk(o: TransferOptions): Promise<TransferResult> 
     }
     if (isFailure(firstFailure, "changes.unknown")) {
       // What an incremental finished on false claims must not be gone on with, should this mover die now.
-      await o.saveCheckpoint(distrust(firstFailure.message));
+      await o.saveCheckpoint(distrust(transfer.mode, firstFailure.message));
     }
     throw firstFailure;
   } finally {
@@ -302,8 +306,7 @@ async function openTransfer(o: TransferOptions, signal: AbortSignal) {
   }
 
   function jobs(jobsSignal: AbortSignal): NextJob {
-    const extents =
-      o.readAll === true ? allData(sizeBytes) : reader.extents({ signal: jobsSignal });
+    const extents = mode === "all" ? allData(sizeBytes) : reader.extents({ signal: jobsSignal });
     const leaves = splitIntoLeaves(extents, {
       sizeBytes,
       leafBytes,
@@ -362,6 +365,7 @@ async function openTransfer(o: TransferOptions, signal: AbortSignal) {
     },
     feeder,
     hear,
+    mode,
     jobs,
     finish,
     room: async (roomSignal: AbortSignal) => {

@@ -40,6 +40,7 @@ export async function restoreOneDisk(
   const { bytesWritten } = await restoreDisk({
     repository,
     recordKey: disk.recordKey,
+    digest: disk.digest,
     writer,
     onProgress: (now) => {
       last = { ...last, ...now };

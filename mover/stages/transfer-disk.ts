@@ -3,6 +3,7 @@ import { Failure, isFailure } from "@holdfast/shared/domain/failure";
 import type { Driver, SessionDisk } from "@holdfast/shared/ports/driver";
 import type { ChunkIndex } from "@holdfast/shared/repository/index/chunk-index";
 import type { Repository } from "@holdfast/shared/repository/repository";
+import type { TransferMode } from "../pipeline/transfer-checkpoint.ts";
 import { type TransferProgress, transferDisk } from "../pipeline/transfer-disk.ts";
 import { createProgressReporter } from "./progress.ts";
 import { driverContext, type StageContext, type StageResult, tell } from "./stage.ts";
@@ -28,34 +29,39 @@ export async function transferOneDisk(
   const { repository, loadIndex } = await context.openRepository(job.repositoryId);
   const previous = await previousRecord(context, repository, job, diskKey);
 
-  const attempt = async (full: boolean, reason: string): Promise<TransferResult> =>
-    transfer({
-      context,
-      job,
-      disk,
-      repository,
-      index: await loadIndex(),
-      previous,
-      reason,
-      full,
-      openReader: () => driver.openDisk(session, diskKey, { ...calls, full }),
-      resume: full === (disk.mode === "full"),
-    });
-
-  if (disk.mode === "full") return attempt(true, disk.reason);
-  if (previous === undefined) {
-    return attempt(true, "the previous recovery point has no usable record of this disk");
+  // Each time a sample shows that the source's claims are not true, less of them is believed.
+  let mode: TransferMode = disk.mode;
+  let reason = disk.reason;
+  if (mode === "incremental" && previous === undefined) {
+    mode = "full";
+    reason = "the previous recovery point has no usable record of this disk";
   }
-  try {
-    return await attempt(false, "");
-  } catch (error) {
-    if (!isFailure(error, "changes.unknown")) throw error;
-    await tell(
-      context,
-      "error",
-      `ALARM: change tracking of disk ${diskKey} cannot be trusted: ${error.message}; reading it in full`,
-    );
-    return attempt(true, error.message);
+  const index = await loadIndex();
+  for (;;) {
+    const full = mode !== "incremental";
+    const openReader = () => driver.openDisk(session, diskKey, { ...calls, full });
+    try {
+      return await transfer({
+        context,
+        job,
+        disk,
+        repository,
+        index,
+        previous,
+        mode,
+        reason,
+        openReader,
+      });
+    } catch (error) {
+      if (!isFailure(error, "changes.unknown") || mode === "all") throw error;
+      await tell(
+        context,
+        "error",
+        `ALARM: what the source says of disk ${diskKey} cannot be trusted: ${error.message}; reading ${mode === "full" ? "everything" : "it in full"}`,
+      );
+      reason = error.message;
+      mode = mode === "incremental" ? "full" : "all";
+    }
   }
 }
 
@@ -66,22 +72,16 @@ type Attempt = {
   readonly repository: Repository;
   readonly index: ChunkIndex;
   readonly previous: string | undefined;
+  readonly mode: TransferMode;
   readonly reason: string;
-  readonly full: boolean;
   readonly openReader: () => ReturnType<Driver["openDisk"]>;
-  readonly resume: boolean;
 };
 
 async function transfer(attempt: Attempt): Promise<TransferResult> {
-  const { context, job, disk, repository, full, reason } = attempt;
+  const { context, job, disk, repository, reason } = attempt;
   const { catalog, record, signal } = context;
-  const mode = full ? ("full" as const) : ("incremental" as const);
-  const checkpoint = attempt.resume
-    ? await catalog.getCheckpoint(job.jobId, record.taskName)
-    : undefined;
-  if (checkpoint !== undefined) {
-    await tell(context, "info", `disk ${disk.key}: going on from the last checkpoint`);
-  }
+  const mode = attempt.mode === "incremental" ? ("incremental" as const) : ("full" as const);
+  const checkpoint = await catalog.getCheckpoint(job.jobId, record.taskName);
   await using progress = createProgressReporter(context, {
     diskKey: disk.key,
     sizeBytes: disk.sizeBytes,
@@ -94,9 +94,10 @@ async function transfer(attempt: Attempt): Promise<TransferResult> {
     index: attempt.index,
     reader,
     diskKey: disk.key,
-    ...(attempt.previous === undefined ? {} : { previous: attempt.previous }),
-    ...(checkpoint === undefined ? {} : { checkpoint }),
-    sampleShare: full ? 0 : job.options.sampleShare,
+    previous: attempt.previous,
+    mode: attempt.mode,
+    checkpoint,
+    sampleShare: job.options.sampleShare,
     saveCheckpoint: (state) => catalog.putCheckpoint(job.jobId, record, state),
     onProgress: (now: TransferProgress) => progress.report(now),
     signal,
