@@ -43,19 +43,16 @@ export type ImageFacts = {
   readonly compat: string | undefined;
   readonly hasInternalSnapshots: boolean;
   readonly bitmaps: readonly { readonly name: string; readonly isBroken: boolean }[];
-  readonly backing: ImageLayer | undefined;
 };
 
 const layersMax = 200;
 
-/** Looks at one image's header without opening what is below it. Refuses external data files and remote backing. */
+/** Looks at one image's header without opening what is below it. Refuses external data files. */
 export async function imageFacts(
   connection: HostConnection,
   layer: ImageLayer,
 ): Promise<ImageFacts> {
-  const command = ["qemu-img", "info", "-U", "--output=json", "-f", layer.format, layer.path];
-  const output = await runOnHost(connection, ["timeout", "60", ...command]);
-  const info = parseInfo(output, layer.path);
+  const info = await readInfo(connection, layer);
   const data = info["format-specific"]?.data;
   if (data?.["data-file"] !== undefined) {
     throw unsupported(`${layer.path} keeps its data in another file, which is refused`);
@@ -70,19 +67,24 @@ export async function imageFacts(
       name,
       isBroken: flags.includes("in-use"),
     })),
-    backing: backingOf(info, layer),
   };
 }
 
-function parseInfo(output: string, path: string): z.infer<typeof ImageInfo> {
+type ImageInfo = z.infer<typeof ImageInfo>;
+
+async function readInfo(connection: HostConnection, layer: ImageLayer): Promise<ImageInfo> {
+  const command = ["qemu-img", "info", "-U", "--output=json", "-f", layer.format, layer.path];
+  const output = await runOnHost(connection, ["timeout", "60", ...command]);
   try {
     return ImageInfo.parse(JSON.parse(output));
   } catch (error) {
-    throw new Failure("host.output-invalid", { message: `qemu-img info ${path}`, cause: error });
+    const message = `qemu-img info ${layer.path}`;
+    throw new Failure("host.output-invalid", { message, cause: error });
   }
 }
 
-function backingOf(info: z.infer<typeof ImageInfo>, layer: ImageLayer): ImageLayer | undefined {
+/** What the header says is below the image. Only local paths with a stated format are followed. */
+function backingOf(info: ImageInfo, layer: ImageLayer): ImageLayer | undefined {
   const name = info["backing-filename"];
   if (name === undefined || layer.format === "raw") return undefined;
   const format = info["backing-filename-format"];
@@ -116,7 +118,7 @@ export async function imageChain(
   }
   let last = chain.at(-1) ?? chain[0];
   while (!disk.backingIsComplete && last.format === "qcow2") {
-    const { backing } = await imageFacts(connection, last);
+    const backing = backingOf(await readInfo(connection, last), last);
     if (backing === undefined) break;
     if (chain.length >= layersMax || chain.some((layer) => layer.path === backing.path)) {
       throw unsupported(`disk ${disk.target} has an endless backing chain`);

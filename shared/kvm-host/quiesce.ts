@@ -1,4 +1,5 @@
 import { isFailure } from "../domain/failure.ts";
+import type { Clock } from "../ports/clock.ts";
 import type { HostConnection } from "../ports/host.ts";
 import type { Logger } from "../ports/logger.ts";
 import { runOnHost } from "./files.ts";
@@ -18,6 +19,7 @@ export type QuiesceHost = {
   /** Names the watchdog. */
   readonly jobId: string;
   readonly logger: Logger;
+  readonly clock: Clock;
 };
 
 export const watchdogDelaySeconds = 20;
@@ -40,6 +42,7 @@ export async function whileFrozen<T>(
     return { result: await take(false, silent), failure: silent, isThawed: true };
   }
   await startWatchdog(host);
+  const begin = host.clock.now();
   let frozen = 0;
   let failure: string | undefined;
   try {
@@ -56,7 +59,9 @@ export async function whileFrozen<T>(
     result = await take(failure === undefined, failure);
   } finally {
     if (!thaw.isThawed) thaw = await tryThaw(host);
-    if (thaw.isThawed) await endWatchdog(host.connection, host.jobId);
+    const { isThawed } = thaw;
+    host.logger.info("guest thawed", { frozen, isThawed, durationMs: host.clock.now() - begin });
+    if (isThawed) await endWatchdog(host.connection, host.jobId);
   }
   if (failure === undefined && !thaw.isThawed) {
     failure = "the guest agent did not confirm the thaw";

@@ -22,7 +22,7 @@ export async function dropCheckpoint(
   }
   const exists = state.exitCode === 0;
   const isRunning = exists && !/shut off|crashed/.test(state.stdout);
-  if (exists) await deleteRecord(host, uuid, name, isRunning);
+  const hadRecord = exists && (await deleteRecord(host, uuid, name, isRunning));
   const domain = exists ? await virsh.domain(uuid, isRunning ? "live" : "inactive") : undefined;
   let result: "removed" | "left" = "removed";
   for (const [target, image] of Object.entries(details.images)) {
@@ -31,8 +31,8 @@ export async function dropCheckpoint(
     const isOwn = domain?.disks.some(
       (disk) => "path" in disk.source && disk.source.path === image.path,
     );
-    // A running VM's bitmaps went with the record.
-    if (isRunning && isOwn) continue;
+    // A running VM's bitmaps go with the record.
+    if (isRunning && isOwn && hadRecord) continue;
     const { bitmaps } = await imageFacts(connection, { path: image.path, format: "qcow2" });
     if (!bitmaps.some((bitmap) => bitmap.name === name)) continue;
     if (!isOwn) {
@@ -58,16 +58,18 @@ export async function dropCheckpoint(
   return result;
 }
 
+/** True when libvirt deleted the checkpoint as a whole; false when it had none, or only a record could be deleted. */
 async function deleteRecord(
   host: LibvirtHost,
   uuid: string,
   name: string,
   isRunning: boolean,
-): Promise<void> {
+): Promise<boolean> {
   const mode = isRunning ? [] : ["--metadata"];
   const command = ["checkpoint-delete", "--domain", uuid, "--checkpointname", name] as const;
   const deleted = await host.virsh.try([...command, ...mode], { timeoutMs: 300_000 });
-  if (deleted.exitCode === 0 || isUnknown(deleted.stderr)) return;
+  if (deleted.exitCode === 0) return isRunning;
+  if (isUnknown(deleted.stderr)) return false;
   if (!isRunning) throw virshFailure(command, deleted);
   // A bitmap that QEMU found broken or that is gone keeps libvirt from deleting the record.
   if (!/bitmap/i.test(deleted.stderr)) throw virshFailure(command, deleted);
@@ -77,6 +79,7 @@ async function deleteRecord(
       message: `checkpoint ${name}: ${virshMessage(deleted)}; ${virshMessage(forced)}`,
     });
   }
+  return false;
 }
 
 function isUnknown(stderr: string): boolean {

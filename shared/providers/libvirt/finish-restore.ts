@@ -1,7 +1,7 @@
 import { Failure } from "../../domain/failure.ts";
 import { removeFile, runOnHost, statFile } from "../../kvm-host/files.ts";
 import { startNbdExport, stopNbdExport } from "../../kvm-host/nbd-export.ts";
-import { rbdExists, rbdName, removeRbdImage, renameRbdImage } from "../../kvm-host/rbd.ts";
+import { rbdExists, rbdInfo, rbdName, removeRbdImage, renameRbdImage } from "../../kvm-host/rbd.ts";
 import { virshMessage } from "../../kvm-host/virsh.ts";
 import type { DiskWriter } from "../../ports/disk.ts";
 import type { DriverContext, RestoredVm, RestoreSession } from "../../ports/driver.ts";
@@ -92,8 +92,9 @@ export async function finishRestore(
   const state = restoreState(session);
   const warnings: string[] = [];
   await stopExports(host, context);
-  const isDefined = (await findDomain(host, state.name)) === state.uuid && !state.replaces;
-  const oldDisks = state.replaces ? await giveUpPlace(host, state, context) : [];
+  const isDefined = await ownDomainExists(host, state.uuid, state);
+  const givesUp = state.replaces && !isDefined;
+  const oldDisks = givesUp ? await giveUpPlace(host, state, context) : [];
   if (!isDefined && !state.replaces) await checkStillFree(host, state);
   for (const disk of state.disks) await putInPlace(host, disk);
   if (state.nvram !== undefined) {
@@ -142,10 +143,6 @@ async function giveUpPlace(
       message: `${state.name} was started meanwhile; shut it down and finish the restore again`,
     });
   }
-  const isReplaced = state.disks.some((disk) =>
-    before.disks.some((old) => old.kind === "image" && old.chain[0].path === disk.final),
-  );
-  if (isReplaced) return [];
   const entries = (await ledger.list()).filter(({ kind }) =>
     ["overlay", "checkpoint"].includes(kind),
   );
@@ -245,12 +242,22 @@ async function ownDomainExists(
 
 /** Disks that got their names already: only the very files that this job made. */
 async function removeFinals(host: LibvirtHost, state: RestoreState | undefined): Promise<void> {
+  const { connection } = host;
+  const files: { readonly final: string; readonly inode?: string | undefined }[] = [];
   for (const disk of state?.disks ?? []) {
-    if (disk.kind !== "file") continue;
-    const facts = await statFile(host.connection, disk.final);
-    if (facts !== undefined && facts.inode === disk.inode) {
-      await removeFile(host.connection, disk.final);
+    if (disk.kind === "file") files.push(disk);
+    else {
+      const final = { ...disk.rbd, image: disk.final };
+      if (!(await rbdExists(connection, final))) continue;
+      if ((await rbdInfo(connection, final)).identity === disk.identity) {
+        await removeRbdImage(connection, final);
+      }
     }
+  }
+  if (state?.nvram !== undefined) files.push(state.nvram);
+  for (const { final, inode } of files) {
+    const facts = await statFile(connection, final);
+    if (facts !== undefined && facts.inode === inode) await removeFile(connection, final);
   }
 }
 

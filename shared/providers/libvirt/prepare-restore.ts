@@ -9,7 +9,7 @@ import {
   statFile,
   writeFile,
 } from "../../kvm-host/files.ts";
-import { createRbdImage, rbdExists, removeRbdImage } from "../../kvm-host/rbd.ts";
+import { createRbdImage, rbdExists, rbdInfo, removeRbdImage } from "../../kvm-host/rbd.ts";
 import type { DriverContext, RestoreRequest, RestoreSession } from "../../ports/driver.ts";
 import { jobFolder, type LibvirtHost } from "./libvirt-host.ts";
 import { removableFiles, rewriteDefinition } from "./restore-domain-xml.ts";
@@ -190,7 +190,9 @@ async function makeDisk(
     await removeRbdImage(connection, rbd);
     await createRbdImage(connection, rbd, sizeBytes);
     const isTaken = await rbdExists(connection, { ...access, image: final });
-    return { kind: "rbd", key, sizeBytes, rbd, partial, final: isTaken ? fallback : final };
+    const { identity } = await rbdInfo(connection, rbd);
+    const place = { partial, final: isTaken ? fallback : final };
+    return { kind: "rbd", key, sizeBytes, rbd, identity, ...place };
   }
   await intend(context, "file", partial, {});
   await removeFile(connection, partial);
@@ -239,7 +241,8 @@ async function makeNvram(
   await intend(context, "file", partial, {});
   await writeFile(host.connection, partial, Buffer.from(content, "base64"));
   await runOnHost(host.connection, ["chmod", "0600", "--", partial]);
-  return { partial, final };
+  const made = await statFile(host.connection, partial);
+  return { partial, final, ...(made === undefined ? {} : { inode: made.inode }) };
 }
 
 export function intend(

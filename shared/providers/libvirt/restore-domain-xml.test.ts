@@ -34,6 +34,7 @@ const change = {
       sizeBytes: 1,
       partial: "p/x",
       final: "p/new-vdb",
+      identity: "rbd_data.1",
       rbd: { image: "p/x", configFile: "/c", monitors: ["h:1"] },
     },
   ],

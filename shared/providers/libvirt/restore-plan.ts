@@ -29,6 +29,8 @@ export const RestoredDisk = z.discriminatedUnion("kind", [
     rbd: RbdReference,
     partial: z.string(),
     final: z.string(),
+    /** Of the image that this job made. */
+    identity: z.string(),
   }),
 ]);
 export type RestoredDisk = z.infer<typeof RestoredDisk>;
@@ -43,7 +45,9 @@ export const RestoreState = z.object({
   /** The definition, on the host until it is used. */
   definition: z.string(),
   disks: z.array(RestoredDisk),
-  nvram: z.object({ partial: z.string(), final: z.string() }).optional(),
+  nvram: z
+    .object({ partial: z.string(), final: z.string(), inode: z.string().optional() })
+    .optional(),
 });
 export type RestoreState = z.infer<typeof RestoreState>;
 

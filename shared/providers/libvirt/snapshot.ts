@@ -265,8 +265,8 @@ async function freezeFor<T>(
     details: {},
     kept: false,
   });
-  const { connection, uri } = host;
-  const quiesceHost = { connection, uri, uuid, agent: host.agent(uuid), jobId, logger };
+  const { connection, uri, clock } = host;
+  const quiesceHost = { connection, uri, uuid, agent: host.agent(uuid), jobId, logger, clock };
   const { result, failure, isThawed } = await whileFrozen(quiesceHost, async (_frozen, reason) => {
     if (reason !== undefined && options.quiesce === "require") throw refuse(reason);
     return take();
