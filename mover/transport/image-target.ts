@@ -5,6 +5,7 @@ import { asFailure, Failure, isFailure } from "@holdfast/shared/domain/failure";
 import type { DiskWriter } from "@holdfast/shared/ports/disk";
 import { fileSize } from "./file-reader.ts";
 import { createFileWriter } from "./file-writer.ts";
+import { limitTool } from "./limited-tool.ts";
 import { createLocalHost } from "./local-host.ts";
 import { openNbdWriter } from "./nbd/nbd-writer.ts";
 import { startQemuNbd } from "./qemu-nbd.ts";
@@ -122,17 +123,15 @@ async function openQcow2Target(spec: ImageTargetSpec, partial: string): Promise<
   }
 }
 
+/** Writing a header and empty tables takes milliseconds. */
+const createCpuSecondsMax = 60;
+
 async function createQcow2({ sizeBytes, signal }: ImageTargetSpec, partial: string): Promise<void> {
   await using host = createLocalHost();
-  const command = [
-    "qemu-img",
-    "create",
-    "-q",
-    "-f",
-    "qcow2",
-    path.resolve(partial),
-    `${sizeBytes}`,
-  ] as const;
+  const command = limitTool(
+    ["qemu-img", "create", "-q", "-f", "qcow2", path.resolve(partial), `${sizeBytes}`],
+    { cpuSecondsMax: createCpuSecondsMax },
+  );
   const { exitCode, stderr } = await host.run(command, signal ? { signal } : {});
   if (exitCode === 127) {
     throw new Failure("host.package-missing", {

@@ -4,6 +4,7 @@ import { tmpdir } from "node:os";
 import path from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { Failure } from "@holdfast/shared/domain/failure";
+import { limitTool } from "./limited-tool.ts";
 import { childEnvironment } from "./local-host.ts";
 
 /**
@@ -53,7 +54,8 @@ export async function startQemuNbd(options: QemuNbdOptions): Promise<QemuNbd> {
     "--shared=1",
     `json:${JSON.stringify(image)}`,
   ];
-  const child = spawn("qemu-nbd", parameters, {
+  const [program, ...limited] = limitTool(["qemu-nbd", ...parameters]);
+  const child = spawn(program, limited, {
     env: childEnvironment(),
     stdio: ["ignore", "ignore", "pipe"],
   });
