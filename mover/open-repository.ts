@@ -4,8 +4,8 @@ import type { Logger } from "@holdfast/shared/ports/logger";
 import type { Parameters } from "@holdfast/shared/ports/parameters";
 import { systemRandom } from "@holdfast/shared/ports/random";
 import type { ChunkIndex } from "@holdfast/shared/repository/index/chunk-index";
-import { openRepository, type Repository } from "@holdfast/shared/repository/repository";
-import { openObjectStore } from "@holdfast/shared/storage/open-object-store";
+import type { Repository } from "@holdfast/shared/repository/repository";
+import { openRepositoryAt } from "./open-repository-at.ts";
 import { loadChunkIndex } from "./pipeline/chunk-index-loader.ts";
 
 export type OpenedRepository = {
@@ -27,8 +27,7 @@ export function createRepositoryOpener(options: {
 
   async function open(repositoryId: string): Promise<OpenedRepository> {
     const { url, passphraseParameter } = await catalog.getRepository(repositoryId);
-    const repository = await openRepository({
-      store: await openObjectStore(url),
+    const repository = await openRepositoryAt(url, {
       passphrase: await parameters.getSecret(passphraseParameter),
       clock: systemClock,
       random: systemRandom,

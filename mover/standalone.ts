@@ -18,11 +18,11 @@ import { createJsonLogger } from "@holdfast/shared/ports/logger";
 import { systemRandom as random } from "@holdfast/shared/ports/random";
 import {
   createRepository,
-  openRepository,
   type PointSummary,
   type Repository,
 } from "@holdfast/shared/repository/repository";
 import { openObjectStore, probeStorage } from "@holdfast/shared/storage/open-object-store";
+import { openRepositoryAt } from "./open-repository-at.ts";
 import { loadChunkIndex } from "./pipeline/chunk-index-loader.ts";
 import { restoreDisk } from "./pipeline/restore-disk.ts";
 import { transferDisk } from "./pipeline/transfer-disk.ts";
@@ -93,13 +93,7 @@ async function perform(request: ReturnType<typeof StandaloneRequest.parse>): Pro
 }
 
 async function open({ url, passphrase }: { url: string; passphrase: string }): Promise<Repository> {
-  return await openRepository({
-    store: await openObjectStore(url),
-    passphrase,
-    clock,
-    random,
-    logger,
-  });
+  return await openRepositoryAt(url, { passphrase, clock, random, logger });
 }
 
 async function backUpImage(

@@ -2,7 +2,7 @@ import { Failure, isFailure } from "../domain/failure.ts";
 import type { Clock } from "../ports/clock.ts";
 import type { VmMetadata } from "../ports/driver.ts";
 import { type Logger, silentLogger } from "../ports/logger.ts";
-import type { CallOptions, ObjectStore } from "../ports/object-store.ts";
+import type { CallOptions, ObjectStore, ObjectStoreSupports } from "../ports/object-store.ts";
 import type { RandomBytes } from "../ports/random.ts";
 import type { DiskRecord } from "./extent-map/disk-record.ts";
 import { createDiskRecords } from "./extent-map/disk-records.ts";
@@ -97,6 +97,8 @@ type Opening = {
   readonly clock: Clock;
   readonly random: RandomBytes;
   readonly logger?: Logger;
+  /** Opens the same store for what its probe found when the repository was created, once that is authenticated. */
+  readonly reopenStore?: (supports: ObjectStoreSupports) => Promise<ObjectStore>;
 };
 
 /** Fails with `repository.exists` if there is one, also an unfinished or foreign one. */
@@ -151,17 +153,19 @@ export async function openRepository(o: Opening): Promise<Repository> {
   const config = decodeConfig(configBytes);
   const secrets = await openSecrets(o, Uint8Array.from(Buffer.from(config.repositoryId, "hex")));
   checkConfig(configBytes, secrets);
-  const objects = createObjects({ store: o.store, secrets, random: o.random });
+  const store = await chooseStore(o, config.store);
+  const objects = createObjects({ store, secrets, random: o.random });
   const diskRecords = createDiskRecords({ objects, secrets, settings: config.settings });
   const points = createPoints({
     ...o,
+    store,
     logger: o.logger ?? silentLogger,
     objects,
     diskRecords,
   });
   return {
     repositoryId: config.repositoryId,
-    store: o.store,
+    store,
     settings: config.settings,
     secrets,
     clock: o.clock,
@@ -174,6 +178,15 @@ export async function openRepository(o: Opening): Promise<Repository> {
     readDiskRecord: diskRecords.read,
     writeDiskRecord: diskRecords.write,
   };
+}
+
+/**
+ * A store known to refuse taken keys needs no look before each put. One known not to is left as it was opened, which is
+ * right everywhere: the repository may have been copied to another store since, and some stores refuse puts without condition.
+ */
+async function chooseStore(o: Opening, supports: ObjectStoreSupports): Promise<ObjectStore> {
+  if (!supports.conditionalPut || o.reopenStore === undefined) return o.store;
+  return await o.reopenStore(supports);
 }
 
 async function openSecrets(o: Opening, repositoryId: Uint8Array): Promise<RepositorySecrets> {
