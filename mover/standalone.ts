@@ -7,6 +7,7 @@ import { createHash } from "node:crypto";
 import { createInterface } from "node:readline";
 import {
   type ImagePoint,
+  type PointMetadata,
   type StandaloneLine,
   StandaloneRequest,
   standaloneResults,
@@ -82,6 +83,8 @@ async function perform(request: ReturnType<typeof StandaloneRequest.parse>): Pro
       return await listImagePoints(await open(request), request.name);
     case "image-restore":
       return await restoreImage(await open(request), request);
+    case "image-metadata":
+      return await readMetadata(await open(request), request.pointId);
     case "fetch-host-keys": {
       const { signal } = stop;
       const hostKeys = await fetchHostKeys(request.host, request.port, { signal });
@@ -196,6 +199,22 @@ async function listImagePoints(
           bytesStored,
         })),
       })),
+  };
+}
+
+async function readMetadata(repository: Repository, pointId: string): Promise<PointMetadata> {
+  const rootKey = await findRoot(repository, pointId);
+  const point = await repository.readPoint(rootKey, { signal: stop.signal });
+  const { providerKind, description, excludedDisks, documents } = point.metadata;
+  return {
+    pointId: point.pointId,
+    name: point.vmName,
+    takenAt: point.takenAt,
+    providerKind,
+    description: { ...description },
+    disks: point.disks.map(({ key, sizeBytes }) => ({ key, sizeBytes })),
+    excludedDisks: excludedDisks.map((disk) => ({ ...disk })),
+    documents: { ...documents },
   };
 }
 

@@ -96,6 +96,17 @@ test("a file backed up twice: the second stores next to nothing, both restore by
   }
 });
 
+test("what a point knows of its VM comes out of the repository alone", () => {
+  const { point } = backUp(["--name", "disk"]);
+  const words = ["image", "metadata", point.pointId, "--repository", repository];
+  const shown = JSON.parse(holdfast([...words, "--json"]).stdout);
+  expect(shown).toMatchObject({ pointId: point.pointId, name: "disk", providerKind: "image" });
+  const output = join(folder, "documents");
+  expect(holdfast([...words, "-o", output])).toMatchObject({ status: 0, stderr: "" });
+  expect(readdirSync(output)).toEqual(["description.json"]);
+  expect(holdfast([...words, "-o", output]).status).toBe(6);
+});
+
 test("a restore does not replace a file unless it is told to", () => {
   const { point } = backUp(["--name", "disk"]);
   const output = join(folder, "precious.raw");

@@ -41,6 +41,11 @@ export const StandaloneRequest = z.discriminatedUnion("kind", [
     overwrite: z.boolean().default(false),
   }),
   z.strictObject({
+    kind: z.literal("image-metadata"),
+    ...Access,
+    pointId: z.string().min(1).max(200),
+  }),
+  z.strictObject({
     kind: z.literal("fetch-host-keys"),
     host: z.string().min(1).max(255),
     port: z.int().min(1).max(65_535),
@@ -76,6 +81,21 @@ export const ImagePoint = z.object({
 });
 export type ImagePoint = z.infer<typeof ImagePoint>;
 
+/** What a point knows of its VM besides its disks. */
+export const PointMetadata = z.object({
+  pointId: z.string(),
+  name: z.string(),
+  takenAt: z.string(),
+  providerKind: z.string(),
+  /** The VM in the terms of no provider. */
+  description: z.looseObject({ name: z.string() }),
+  disks: z.array(z.object({ key: z.string(), sizeBytes: z.int() })),
+  excludedDisks: z.array(z.looseObject({ key: z.string(), sizeBytes: z.number() })),
+  /** The provider's own, by name; a name that ends in `.base64` is of a binary one. */
+  documents: z.record(z.string(), z.string()),
+});
+export type PointMetadata = z.infer<typeof PointMetadata>;
+
 export const standaloneResults = {
   "repository-init": z.object({ repositoryId: z.string(), url: z.string() }),
   "image-backup": z.object({ point: ImagePoint, summary: TransferSummary }),
@@ -86,6 +106,7 @@ export const standaloneResults = {
     output: z.string(),
     summary: TransferSummary,
   }),
+  "image-metadata": PointMetadata,
   "fetch-host-keys": z.object({
     /** OpenSSH's form, `ssh-ed25519 AAAA…`, the strongest first. */
     hostKeys: z.array(z.object({ key: z.string(), fingerprint: z.string() })),

@@ -5,10 +5,11 @@ import type { Context } from "../context.ts";
 import { exitCodes } from "../exit-codes.ts";
 import { readPassphrase } from "../read-secret.ts";
 import { formatBytes, formatTime, printable } from "../render/format.ts";
-import { printTable } from "../report.ts";
+import { printFields, printTable } from "../report.ts";
 import { sizesText } from "../watch-jobs.ts";
 import { chooseFormat, restoreImage } from "./restore-image.ts";
 import { runAsJob } from "./run-as-job.ts";
+import { writeDocuments } from "./write-documents.ts";
 
 const accessOptions: readonly OptionDefinition[] = [
   { flags: "--repository <url>", summary: "a directory or s3://bucket/prefix", required: true },
@@ -163,7 +164,58 @@ const restore: CommandDefinition = {
   },
 };
 
-export const imageCommands: readonly CommandDefinition[] = [backup, points, restore];
+const metadata: CommandDefinition = {
+  path: "image metadata",
+  summary: "show what a recovery point knows of its VM, or write its documents into a folder",
+  description:
+    "What is needed besides the disks to build the VM again by hand, from the repository alone: the hypervisor's own documents " +
+    "(domain.xml, the UEFI variables as nvram) and description.json, which is the same for every kind of hypervisor. They may hold " +
+    "secrets, such as a console's password: the files are for this user only.",
+  arguments: [{ name: "point", summary: "id of the recovery point" }],
+  options: [
+    ...accessOptions,
+    { flags: "-o, --output <folder>", summary: "where to write the documents; made if missing" },
+    { flags: "--overwrite", summary: "replace files of these names" },
+  ],
+  examples: [
+    {
+      command:
+        "holdfast image metadata 0mhq3z5k1-4t7v2c9x8b1d --repository s3://backups/lab -o web-1",
+      explanation: "Writes web-1/domain.xml and the rest; `image restore` writes the disks.",
+    },
+  ],
+  run: async (context, input) => {
+    const result = await context.mover.run(
+      {
+        kind: "image-metadata",
+        ...(await readAccess(context, input)),
+        pointId: input.argument("point"),
+      },
+      {},
+    );
+    const output = input.text("output");
+    const folder = output === undefined ? undefined : resolve(output);
+    const overwrite = input.flag("overwrite");
+    const files = folder === undefined ? [] : await writeDocuments(result, { folder, overwrite });
+    printFields(context, folder === undefined ? result : { ...result, folder, files }, [
+      ["point", result.pointId],
+      ["VM", result.name],
+      ["taken", formatTime(result.takenAt)],
+      ["provider", result.providerKind],
+      ["disks", result.disks.map(describeDisk).join(", ") || "none"],
+      ["left out", result.excludedDisks.map(describeDisk).join(", ") || "none"],
+      ["documents", Object.keys(result.documents).join(", ") || "none"],
+      ...files.map((file) => ["written", file] as const),
+    ]);
+    return exitCodes.done.code;
+  },
+};
+
+export const imageCommands: readonly CommandDefinition[] = [backup, points, restore, metadata];
+
+function describeDisk({ key, sizeBytes }: { key: string; sizeBytes: number }): string {
+  return `${key} (${formatBytes(sizeBytes)})`;
+}
 
 async function readAccess(
   context: Context,
