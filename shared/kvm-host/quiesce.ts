@@ -4,7 +4,7 @@ import type { HostConnection } from "../ports/host.ts";
 import type { Logger } from "../ports/logger.ts";
 import { runOnHost } from "./files.ts";
 import type { GuestAgent } from "./guest-agent.ts";
-import { endProcesses } from "./host-processes.ts";
+import { endProcesses, hasProcess } from "./host-processes.ts";
 
 /**
  * Freezes a guest's file systems for the length of one call. The thaw does not depend on this process: before the
@@ -32,15 +32,14 @@ export type Quiesced<T> = {
   readonly isThawed: boolean;
 };
 
-/** Runs `take` in any case, frozen if possible; the caller decides what to do with a point that is not. */
+/**
+ * Runs `take` in any case, frozen if possible; the caller decides what to do with a point that is not. The agent has
+ * answered a ping just before: a freeze that waits in a silent agent's queue would come much later.
+ */
 export async function whileFrozen<T>(
   host: QuiesceHost,
   take: (isFrozen: boolean, failure: string | undefined) => Promise<T>,
 ): Promise<Quiesced<T>> {
-  const silent = await host.agent.ping();
-  if (silent !== undefined) {
-    return { result: await take(false, silent), failure: silent, isThawed: true };
-  }
   await startWatchdog(host);
   const begin = host.clock.now();
   let frozen = 0;
@@ -96,6 +95,10 @@ async function startWatchdog({ connection, uri, uuid, jobId }: QuiesceHost): Pro
 
 export async function endWatchdog(connection: HostConnection, jobId: string): Promise<void> {
   await endProcesses(connection, { argument: watchdogName(jobId), program: "sh" });
+}
+
+export function hasWatchdog(connection: HostConnection, jobId: string): Promise<boolean> {
+  return hasProcess(connection, { argument: watchdogName(jobId), program: "sh" });
 }
 
 // An hour of attempts: an agent that was stopped takes the freeze late, when it goes on.

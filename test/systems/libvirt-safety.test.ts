@@ -21,9 +21,17 @@ import { run, shell, waitUntil } from "../testbeds/run.ts";
 /** What may go wrong around a backup of a live guest, and what must be left afterwards: nothing. */
 let bench: Bench;
 let guest: Guest;
+/** A folder with 64 MiB. */
+let small: string;
 
 beforeAll(async () => {
   bench = await startBench();
+  // QEMU has mounts of its own: it sees only those that were there when it started.
+  small = join(bench.host.folder, "small");
+  await shell(
+    'mkdir -p "$1"; mountpoint -q "$1" || mount -t tmpfs -o size=64m,mode=755 tmpfs "$1"',
+    [small],
+  );
   guest = await startGuest(bench.host, "hf-safety", {
     disks: [
       { target: "vda", format: "qcow2", mebibytes: 48 },
@@ -31,7 +39,10 @@ beforeAll(async () => {
     ],
   });
 }, 600_000);
-afterAll(() => guest?.remove());
+afterAll(async () => {
+  await guest?.remove();
+  await run("umount", ["-l", small]);
+});
 afterEach(async () => {
   expect(await leftovers(bench.host, guest.uuid)).toEqual([]);
 });
@@ -84,10 +95,10 @@ test.each(["ssh-snapshot", "checkpoint"] as const)(
 test("R14: the agent stops between freeze and thaw; the host thaws the guest without the mover", async () => {
   const ledger = createMemoryLedger();
   const context = newContext(ledger);
-  // A write that hangs shows the freeze: then the agent is stopped, and goes on 12 s later.
+  // A write that hangs shows the freeze: then the agent is stopped, and goes on 25 s later.
   await guest.execute(`(
     while :; do (echo > /mnt/vda/probe) & sleep 1; kill -0 $! 2>/dev/null && break; done
-    kill -STOP $(pidof qemu-ga); sleep 12; kill -CONT $(pidof qemu-ga)
+    kill -STOP $(pidof qemu-ga); sleep 25; kill -CONT $(pidof qemu-ga)
   ) </dev/null >/dev/null 2>&1 &`);
   const driver = bench.driverWith({
     transports: {
@@ -191,12 +202,7 @@ test("a guest without its agent: crash-consistent and said so, or refused where 
 });
 
 test("R15: no space for overlays is refused before, and noticed during the job", async () => {
-  const small = join(bench.host.folder, "small");
-  await shell(
-    'mkdir -p "$1"; mountpoint -q "$1" || mount -t tmpfs -o size=64m,mode=755 tmpfs "$1"',
-    [small],
-  );
-  try {
+  {
     const driver = bench.driverWith({ scratch: small });
     const series = new BackupSeries(driver, guest.uuid);
     const mebibytes = 1024 ** 2;
@@ -216,8 +222,6 @@ test("R15: no space for overlays is refused before, and noticed during the job",
       await guest.execute("cat /mnt/vda/counter > /dev/null; echo alive > /mnt/vda/alive; sync");
     }
     expect((await run("ls", [small])).trim()).toBe("");
-  } finally {
-    await run("umount", [small]);
   }
 });
 

@@ -230,7 +230,10 @@ export async function leftovers(host: KvmHost, uuid: string): Promise<string[]> 
   for (const name of await readdir(scratchFolder).catch(() => [])) found.push(`scratch ${name}`);
   const processes = await run("ps", ["-eo", "pid,args"]);
   for (const line of processes.split("\n")) {
-    if (/qemu-nbd .*holdfast|holdfast-thaw-/.test(line) && !line.includes("ps -eo")) {
+    if (
+      /qemu-nbd .*--socket=\/var\/tmp\/holdfast\/|holdfast-thaw-/.test(line) &&
+      !line.includes("ps -eo")
+    ) {
       found.push(`process ${line.trim().slice(0, 120)}`);
     }
   }

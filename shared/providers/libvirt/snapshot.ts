@@ -249,7 +249,8 @@ async function freezeFor<T>(
   take: () => Promise<T>,
 ): Promise<Frozen<T>> {
   const { jobId, ledger, logger } = context;
-  const refusal = whyNoFreeze(facts, options.quiesce);
+  const agent = host.agent(uuid);
+  const refusal = whyNoFreeze(facts, options.quiesce) ?? (await agent.ping());
   const refuse = (reason: string) =>
     new Failure("quiesce.failed", { message: `${facts.domain.name} was not frozen: ${reason}` });
   if (refusal !== undefined) {
@@ -266,7 +267,7 @@ async function freezeFor<T>(
     kept: false,
   });
   const { connection, uri, clock } = host;
-  const quiesceHost = { connection, uri, uuid, agent: host.agent(uuid), jobId, logger, clock };
+  const quiesceHost = { connection, uri, uuid, agent, jobId, logger, clock };
   const { result, failure, isThawed } = await whileFrozen(quiesceHost, async (_frozen, reason) => {
     if (reason !== undefined && options.quiesce === "require") throw refuse(reason);
     return take();

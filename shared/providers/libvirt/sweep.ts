@@ -2,7 +2,7 @@ import { asFailure, Failure } from "../../domain/failure.ts";
 import { parseBackupSocket } from "../../kvm-host/domain-xml.ts";
 import { runOnHost } from "../../kvm-host/files.ts";
 import { stopNbdExport } from "../../kvm-host/nbd-export.ts";
-import { endWatchdog } from "../../kvm-host/quiesce.ts";
+import { endWatchdog, hasWatchdog } from "../../kvm-host/quiesce.ts";
 import { rbdExists, rbdInfo, removeRbdSnapshot } from "../../kvm-host/rbd.ts";
 import { virshFailure } from "../../kvm-host/virsh.ts";
 import type { Ledger, LedgerEntry } from "../../ports/ledger.ts";
@@ -98,11 +98,18 @@ async function remove(
   }
 }
 
-/** Fails while a running guest does not confirm; the watchdog on the host goes on trying. */
-async function thaw({ host, uuid }: SweepContext, entry: LedgerEntry): Promise<void> {
+/** Fails while a running guest does not confirm and the watchdog on the host goes on trying; it ends only with a thaw. */
+async function thaw({ host, uuid, logger }: SweepContext, entry: LedgerEntry): Promise<void> {
   const state = await host.virsh.try(["domstate", "--domain", uuid]);
   const mayBeFrozen = state.exitCode === 0 && !/shut off|crashed/.test(state.stdout);
-  if (mayBeFrozen) await host.agent(uuid).thaw();
+  if (mayBeFrozen) {
+    try {
+      await host.agent(uuid).thaw();
+    } catch (error) {
+      if (await hasWatchdog(host.connection, entry.jobId)) throw error;
+      logger.warn("agent silent, thawed by the watchdog before", { uuid, failure: String(error) });
+    }
+  }
   await endWatchdog(host.connection, entry.jobId);
 }
 
