@@ -125,7 +125,7 @@ test("a restore under a new name has the same bytes, another identity, and boots
   const again = await findGuest(bench.host, "hf-restored");
   await again.start();
   expect(await again.execute("cat /proc/cmdline; mount | grep -c ext4")).toMatch(/\n2\n$/);
-  expect(await guestConsole(bench.host, "hf-origin")).toContain("mounted vda counter");
+  expect(await guestConsole(bench.host, "hf-restored")).toContain("mounted vda counter");
   expect([...ledger.entries.keys()]).toEqual([]);
   expect(await leftovers(bench.host, restored.externalId)).toEqual([]);
 });

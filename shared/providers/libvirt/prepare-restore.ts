@@ -129,15 +129,17 @@ async function checkTarget(
   return { uuid: existing, replaces: true, keepsAddresses, warnings: [] };
 }
 
-/** The UUID of a domain, by name or UUID. */
+/** The UUID of a domain, by its exact name or UUID. (virsh itself would take a name of digits for an id.) */
 export async function findDomain(
   host: LibvirtHost,
   nameOrUuid: string,
 ): Promise<string | undefined> {
-  const result = await host.virsh.try(["domuuid", "--domain", nameOrUuid]);
-  if (result.exitCode === 0) return result.stdout.trim();
-  if (/failed to get domain/i.test(result.stderr)) return undefined;
-  throw new Failure("host.command-failed", { message: result.stderr.trim().slice(0, 500) });
+  const list = await host.virsh.run(["list", "--all", "--uuid", "--name"]);
+  for (const line of list.split("\n")) {
+    const [, uuid, name] = /^\s*([0-9a-f-]{36})\s+(.*?)\s*$/.exec(line) ?? [];
+    if (uuid !== undefined && (uuid === nameOrUuid || name === nameOrUuid)) return uuid;
+  }
+  return undefined;
 }
 
 /**

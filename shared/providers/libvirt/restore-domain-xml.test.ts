@@ -9,6 +9,7 @@ const xml = `<domain type='kvm'><name>old</name><uuid>11111111-1111-1111-1111-11
     <disk type='block' device='disk'><driver name='qemu' type='raw'/><source dev='/dev/x'/><target dev='vdb' bus='virtio'/></disk>
     <disk type='file' device='disk'><driver name='qemu' type='raw'/><source file='/old/c'/><target dev='vdc' bus='virtio'/></disk>
     <disk type='file' device='cdrom'><source file='/gone.iso'/><target dev='sda' bus='sata'/></disk>
+    <serial type='file'><source path='/log/old.console' append='on'/></serial>
     <interface type='network'><mac address='52:54:00:aa:aa:aa'/><source network='default'/><target dev='vnet3'/></interface>
   </devices></domain>`;
 
@@ -54,6 +55,7 @@ test("name, UUID, disks, addresses and variables are new; the rest stays", () =>
   ]);
   expect(domain.nics[0]?.mac).toMatch(/^52:54:00:(?!aa:aa:aa)/);
   expect(text).toContain('cache="none"');
+  expect(text).toContain('path="/log/new___shiny.console"');
   expect(text).not.toMatch(/gone\.iso|genid|vnet3/);
   expect(rewriteDefinition(xml, change)).toBe(text);
 });

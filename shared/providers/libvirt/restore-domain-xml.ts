@@ -9,9 +9,10 @@ import {
   removeChildren,
   setAttribute,
   setText,
+  textOf,
   type XmlElement,
 } from "../../kvm-host/xml-tree.ts";
-import { macOf, type RestoredDisk } from "./restore-plan.ts";
+import { fileSafe, macOf, type RestoredDisk } from "./restore-plan.ts";
 
 export type DefinitionChange = {
   readonly name: string;
@@ -29,6 +30,7 @@ export type DefinitionChange = {
 export function rewriteDefinition(xml: string, change: DefinitionChange): string {
   const root = parseXml(xml);
   delete root.attributes["id"];
+  const oldName = textOf(find(root, "name")) ?? "";
   setChildText(root, "name", change.name);
   setChildText(root, "uuid", change.uuid);
   // libvirt makes its own at each start.
@@ -41,7 +43,10 @@ export function rewriteDefinition(xml: string, change: DefinitionChange): string
   const nvram = find(os, "nvram");
   if (nvram !== undefined && change.nvram !== undefined) setText(nvram, change.nvram);
   const devices = find(root, "devices");
-  if (devices !== undefined) rewriteDevices(devices, change);
+  if (devices !== undefined) {
+    rewriteDevices(devices, change);
+    if (oldName !== change.name) renameLogs(devices, oldName, change.name);
+  }
   return printXml(root);
 }
 
@@ -77,6 +82,25 @@ function rewriteDevices(devices: XmlElement, change: DefinitionChange): void {
   for (const channel of childrenOf(devices, "channel")) {
     const path = attribute(find(channel, "source"), "path");
     if (path?.startsWith("/var/lib/libvirt/qemu/")) removeChildren(channel, "source");
+  }
+}
+
+/** A console's log file belongs to one VM: two that write the same one cannot both run. */
+function renameLogs(devices: XmlElement, oldName: string, newName: string): void {
+  const rename = (element: XmlElement | undefined, name: string): void => {
+    const path = attribute(element, name);
+    if (element === undefined || path === undefined) return;
+    const slash = path.lastIndexOf("/") + 1;
+    const file = path.slice(slash);
+    const safe = fileSafe(newName);
+    const renamed = file.includes(oldName) ? file.replace(oldName, safe) : `${safe}-${file}`;
+    setAttribute(element, name, path.slice(0, slash) + renamed);
+  };
+  for (const kind of ["serial", "console", "parallel", "channel"]) {
+    for (const device of childrenOf(devices, kind)) {
+      if (attribute(device, "type") === "file") rename(find(device, "source"), "path");
+      rename(find(device, "log"), "file");
+    }
   }
 }
 
