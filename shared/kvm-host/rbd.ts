@@ -31,7 +31,7 @@ async function rbd(
       ? []
       : ["-m", (image.monitors ?? []).join(",")]),
   ];
-  return connection.run(["rbd", ...access, "--no-progress", ...args], {
+  return connection.run(["rbd", ...access, ...args], {
     environment: { LC_ALL: "C" },
     timeoutMs: 300_000,
     ...(outputBytesMax === undefined ? {} : { outputBytesMax }),

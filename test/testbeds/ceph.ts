@@ -56,7 +56,7 @@ export async function startCeph(options: CephOptions): Promise<Ceph> {
   return {
     configFile,
     pool,
-    rbd: (...args) => run("rbd", ["--no-progress", ...args], { environment }),
+    rbd: (...args) => run("rbd", [...args], { environment }),
     stop: async () => {
       for (const name of ["osd.0", "mon.a"]) await stopDaemon(folder, name);
     },
@@ -113,7 +113,7 @@ pid file =
 }
 
 const makeKeys = `
-folder=$1 port=$2 export CEPH_CONF=$3
+folder=$1; port=$2; export CEPH_CONF=$3
 ceph-authtool -C "$folder/keyring" --gen-key -n client.admin --cap mon 'allow *' --cap osd 'allow *' --cap mgr 'allow *'
 ceph-authtool -C "$folder/osd/keyring" --gen-key -n osd.0 --cap mon 'allow profile osd' --cap osd 'allow *'
 ceph-authtool -C "$folder/mon.keyring" --gen-key -n mon. --cap mon 'allow *'
