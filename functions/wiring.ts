@@ -52,12 +52,23 @@ export const workflows = once((): Workflows => {
     BACKUP_STATE_MACHINE_ARN: backup,
     RESTORE_STATE_MACHINE_ARN: restore,
     INSPECT_STATE_MACHINE_ARN: inspect,
+    RECOVER_STATE_MACHINE_ARN: recover,
   } = settings();
   return createSfnWorkflows({
     client: createSfnClient(),
-    stateMachineArns: { backup, restore, inspect },
+    stateMachineArns: { backup, restore, inspect, recover },
   });
 });
+
+/** Of the state machines whose executions are named by jobs. */
+export function jobStateMachineArns(): readonly string[] {
+  const found = settings();
+  return [
+    found.BACKUP_STATE_MACHINE_ARN,
+    found.RESTORE_STATE_MACHINE_ARN,
+    found.INSPECT_STATE_MACHINE_ARN,
+  ].filter((arn) => arn !== undefined);
+}
 
 export const schedules = once((): Schedules => {
   const { SCHEDULE_GROUP, SCHEDULE_TARGET_ARN, SCHEDULE_ROLE_ARN } = settings();

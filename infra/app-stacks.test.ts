@@ -12,7 +12,7 @@ import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { z } from "zod";
 import { addStacks } from "./app-stacks.ts";
 import { bundleFunction } from "./constructs/bundle.ts";
-import { jobKinds, readDefinition } from "./constructs/job-state-machine.ts";
+import { jobKinds, readDefinition, workflowKinds } from "./constructs/job-state-machine.ts";
 import { functionTable } from "./function-table.ts";
 import { Installation } from "./installation.ts";
 
@@ -181,7 +181,7 @@ describe("rights", () => {
 });
 
 describe("state machines", () => {
-  test.each(jobKinds)("%s is the ASL file, with every placeholder a function", (kind) => {
+  test.each(workflowKinds)("%s is the ASL file, with every placeholder a function", (kind) => {
     const text = readDefinition(root, kind);
     const machines = backend.findResources("AWS::StepFunctions::StateMachine", {
       Properties: { StateMachineName: `holdfast-${kind}` },
@@ -195,6 +195,22 @@ describe("state machines", () => {
     for (const [name, arn] of Object.entries(substitutions)) {
       expect(JSON.stringify(arn)).toContain(`ControlPlane${name}Function`);
     }
+  });
+
+  test("ends of jobs' executions that are no success go to the function that cleans up after them", () => {
+    const [rule, ...more] = Object.values(backend.findResources("AWS::Events::Rule"));
+    expect(more).toEqual([]);
+    const { EventPattern, Targets, EventBusName } = rule?.["Properties"] ?? {};
+    expect(EventBusName).toBeUndefined();
+    expect(EventPattern).toMatchObject({
+      source: ["aws.states"],
+      "detail-type": ["Step Functions Execution Status Change"],
+      detail: { status: ["FAILED", "TIMED_OUT", "ABORTED"] },
+    });
+    const watched = JSON.stringify(EventPattern.detail.stateMachineArn);
+    for (const kind of jobKinds) expect(watched).toContain(`:stateMachine:holdfast-${kind}`);
+    expect(watched).not.toContain("holdfast-recover");
+    expect(JSON.stringify(Targets)).toContain("ControlPlaneRecoverJobFunction");
   });
 
   test("log no execution data, which has the task tokens in it", () => {

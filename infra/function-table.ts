@@ -18,6 +18,12 @@ export const functionTable = [
   stage("PlanRestore", "plan-restore"),
   stage("FinishJob", "finish-job"),
   {
+    name: "RecoverJob",
+    entry: "functions/events/recover-job/handler.ts",
+    timeoutSeconds: 60,
+    memoryMiB: 512,
+  },
+  {
     name: "Dispatch",
     entry: "functions/schedule/dispatch/handler.ts",
     timeoutSeconds: 300,

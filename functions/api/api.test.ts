@@ -237,13 +237,21 @@ describe("backups", () => {
     expect((await post("/v1/backups", { vm: "web" })).status).toBe(202);
   });
 
-  test("a lock left by an ended job, or by one whose workflow ended, is taken over", async () => {
+  test("a lock left by an ended job, or by one that was cleaned up after, is taken over", async () => {
     const vmId = await addWorld();
     for (const state of ["failed", "running"] as const) {
       const jobId = `left-${state}`;
       await plane.catalog.createJob(aBackupJob({ jobId, vmId, state }));
       await plane.catalog.lockVm(vmId, jobId);
-      if (state === "running") plane.workflows.ended.add(jobId);
+      if (state === "running") {
+        plane.workflows.ended.add(jobId);
+        // Its workflow has ended and it has not: it is cleaned up after first, once.
+        for (const _ of ["first", "again"]) {
+          expect((await post("/v1/backups", { vm: "web" })).status).toBe(409);
+          expect([...plane.workflows.recovering.keys()]).toEqual([jobId]);
+        }
+        plane.workflows.recovered.add(jobId);
+      }
       const next = await post("/v1/backups", { vm: "web" });
       expect(next.status).toBe(202);
       expect((await plane.catalog.getJob(jobId)).state).toBe("failed");

@@ -12,6 +12,7 @@ import type { Catalog } from "@holdfast/shared/ports/catalog";
 import type { Clock } from "@holdfast/shared/ports/clock";
 import type { RandomBytes } from "@holdfast/shared/ports/random";
 import type { Workflows } from "@holdfast/shared/ports/workflows";
+import { recoverJob } from "./recover-job.ts";
 
 /**
  * Starting a job: its item, for a backup the VM's lock, then its workflow under the job's own id. Every step may be
@@ -141,18 +142,39 @@ async function releaseStaleLock(
 
 /**
  * Whether a job has ended. One without a workflow gets it; one whose workflow has ended without ending the job is
- * ended as failed. A job that isn't in the catalog holds nothing: it was there before it took its VM.
+ * cleaned up after, and has ended when that has. A job that isn't in the catalog holds nothing: it was there before it took its VM.
  */
 export async function hasEnded(jobId: string, services: StartServices): Promise<boolean> {
-  const { catalog, workflows, clock } = services;
+  const { catalog, workflows } = services;
   const job = await findJob(jobId, catalog);
   if (job === undefined || jobStatesEnded.includes(job.state)) return true;
   const state = await workflows.state(job);
-  if (state === "absent") await startWorkflow(job, services);
-  if (state !== "ended") return false;
-  // A workflow's last step ends the job, so one that has ended by now has said so by now.
+  switch (state) {
+    case "running":
+      return false;
+    case "absent":
+      await startWorkflow(job, services);
+      return false;
+    case "orphaned":
+      return !(await recoverJob(job, orphaned, services));
+    case "ended":
+      await endForgotten(job, services);
+      return true;
+    default:
+      return state satisfies never;
+  }
+}
+
+const orphaned = {
+  Error: "HoldfastOrphaned",
+  Cause: "the job's workflow ended without an outcome",
+};
+
+/** Even the clean-up ended without ending the job: what it left is for the VM's next job. */
+async function endForgotten(job: Job, { catalog, clock }: StartServices): Promise<void> {
+  const { jobId } = job;
   const now = await catalog.getJob(jobId);
-  if (jobStatesEnded.includes(now.state)) return true;
+  if (jobStatesEnded.includes(now.state)) return;
   await catalog.updateJob(jobId, {
     state: "failed",
     endedAt: new Date(clock.now()).toISOString(),
@@ -163,7 +185,6 @@ export async function hasEnded(jobId: string, services: StartServices): Promise<
     },
   });
   if (job.kind === "backup") await catalog.unlockVm(job.vmId, jobId);
-  return true;
 }
 
 async function giveUp(job: Job, error: unknown, { catalog, clock }: StartServices): Promise<void> {

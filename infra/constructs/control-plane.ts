@@ -1,6 +1,7 @@
 import type { FunctionSettings } from "@holdfast/shared/contracts/settings";
 import { ArnFormat, Stack } from "aws-cdk-lib";
-import { EventBus } from "aws-cdk-lib/aws-events";
+import { EventBus, Rule } from "aws-cdk-lib/aws-events";
+import { LambdaFunction as LambdaTarget } from "aws-cdk-lib/aws-events-targets";
 import { type IRole, PolicyStatement } from "aws-cdk-lib/aws-iam";
 import type { Code, Function as LambdaFunction } from "aws-cdk-lib/aws-lambda";
 import type { Queue } from "aws-cdk-lib/aws-sqs";
@@ -10,7 +11,13 @@ import { type FunctionEntry, functionTable } from "../function-table.ts";
 import { acceptWildcard } from "./accept-wildcard.ts";
 import type { CatalogTable } from "./catalog-table.ts";
 import { ControlFunction } from "./control-function.ts";
-import { type JobKind, JobStateMachine, jobKinds, stateMachineArn } from "./job-state-machine.ts";
+import {
+  JobStateMachine,
+  jobKinds,
+  stateMachineArn,
+  type WorkflowKind,
+  workflowKinds,
+} from "./job-state-machine.ts";
 import { acceptSecrets, parameterArn, secretArns } from "./mover-policy.ts";
 import { PolicySchedules } from "./policy-schedules.ts";
 
@@ -30,6 +37,7 @@ const rights: Readonly<Record<FunctionName, readonly Right[]>> = {
   BeginRestore: ["start-jobs"],
   PlanRestore: [],
   FinishJob: ["publish-events"],
+  RecoverJob: ["start-jobs"],
   Dispatch: ["start-jobs"],
   Api: ["start-jobs", "set-schedules", "keep-secrets"],
 };
@@ -44,7 +52,7 @@ export type ControlPlaneProps = {
   /** True when the gateway checks tokens, so that the function need not. */
   readonly gatewayAuthorises: boolean;
   readonly bundle: (entry: FunctionEntry) => Code;
-  readonly definitionOf: (kind: JobKind) => string;
+  readonly definitionOf: (kind: WorkflowKind) => string;
 };
 
 /** Functions, state machines, event bus and schedules: what decides, and never touches a byte of backup data. */
@@ -75,7 +83,7 @@ export class ControlPlane extends Construct {
     api.addEnvironment("SCHEDULE_ROLE_ARN", schedules.role.roleArn);
     api.addEnvironment("SCHEDULE_GROUP", schedules.groupName);
     this.#grantRights(functions, { ...props, bus, schedules });
-    this.stateMachines = jobKinds.map(
+    this.stateMachines = workflowKinds.map(
       (kind) =>
         new JobStateMachine(this, `${kind.charAt(0).toUpperCase()}${kind.slice(1)}`, {
           kind,
@@ -85,6 +93,22 @@ export class ControlPlane extends Construct {
           siteQueues: props.siteQueues,
         }),
     );
+    this.#watchExecutions(props.name, needed(functions, "RecoverJob"));
+  }
+
+  /** Ends of jobs' executions, told by Step Functions itself, go to the function that looks whether their jobs have ended. */
+  #watchExecutions(name: string, target: LambdaFunction): void {
+    new Rule(this, "ExecutionsEnded", {
+      eventPattern: {
+        source: ["aws.states"],
+        detailType: ["Step Functions Execution Status Change"],
+        detail: {
+          status: ["FAILED", "TIMED_OUT", "ABORTED"],
+          stateMachineArn: jobKinds.map((kind) => stateMachineArn(this, `${name}-${kind}`)),
+        },
+      },
+      targets: [new LambdaTarget(target)],
+    });
   }
 
   #environment(props: ControlPlaneProps, bus: EventBus): Record<string, string> {
@@ -92,6 +116,7 @@ export class ControlPlane extends Construct {
     const settings = {
       CATALOG_TABLE: props.catalog.table.tableName,
       BACKUP_STATE_MACHINE_ARN: stateMachineArn(this, `${props.name}-backup`),
+      RECOVER_STATE_MACHINE_ARN: stateMachineArn(this, `${props.name}-recover`),
       RESTORE_STATE_MACHINE_ARN: stateMachineArn(this, `${props.name}-restore`),
       INSPECT_STATE_MACHINE_ARN: stateMachineArn(this, `${props.name}-inspect`),
       SITE_QUEUE_URL_PREFIX: `https://sqs.${region}.${urlSuffix}/${account}/${props.siteQueueNamePrefix}`,
@@ -124,8 +149,8 @@ export class ControlPlane extends Construct {
     const stack = Stack.of(this);
     switch (right) {
       case "start-jobs": {
-        const arns = jobKinds.map((kind) => stateMachineArn(this, `${name}-${kind}`));
-        const executions = jobKinds.map((kind) => executionsArn(stack, `${name}-${kind}`));
+        const arns = workflowKinds.map((kind) => stateMachineArn(this, `${name}-${kind}`));
+        const executions = workflowKinds.map((kind) => executionsArn(stack, `${name}-${kind}`));
         return [
           new PolicyStatement({ actions: ["states:StartExecution"], resources: arns }),
           new PolicyStatement({ actions: ["states:DescribeExecution"], resources: executions }),
@@ -179,7 +204,7 @@ export class ControlPlane extends Construct {
       acceptWildcard(role, schedulesArn(stack, schedules.groupName), reason);
     }
     if (right !== "start-jobs") return;
-    for (const kind of jobKinds) {
+    for (const kind of workflowKinds) {
       const reason =
         "An execution is named after its job; only the state of executions can be read.";
       acceptWildcard(role, executionsArn(stack, `${name}-${kind}`), reason);

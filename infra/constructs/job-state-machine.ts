@@ -9,10 +9,12 @@ import { DefinitionBody, LogLevel, StateMachine } from "aws-cdk-lib/aws-stepfunc
 import { Construct } from "constructs";
 
 export const jobKinds = ["backup", "restore", "inspect"] as const;
-export type JobKind = (typeof jobKinds)[number];
+/** `recover` is started for jobs whose own execution ended without ending them. */
+export const workflowKinds = [...jobKinds, "recover"] as const;
+export type WorkflowKind = (typeof workflowKinds)[number];
 
 export type JobStateMachineProps = {
-  readonly kind: JobKind;
+  readonly kind: WorkflowKind;
   readonly stateMachineName: string;
   /** The ASL text, with functions as placeholders: `${BeginBackup}`. */
   readonly definition: string;
@@ -63,7 +65,7 @@ export class JobStateMachine extends Construct {
   }
 }
 
-export function readDefinition(root: string, kind: JobKind): string {
+export function readDefinition(root: string, kind: WorkflowKind): string {
   return readFileSync(join(root, "infra/state-machines", `${kind}.asl.json`), "utf8");
 }
 

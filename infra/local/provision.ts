@@ -18,6 +18,7 @@ const tableName = "holdfast-local";
 const queueName = `holdfast-site-${siteId}`;
 const deadLetterName = `${queueName}-dead`;
 const busName = "holdfast-local";
+const recoverRule = "holdfast-recover";
 const scheduleGroup = "holdfast-local";
 const parameterPrefix = "/holdfast/local";
 const tokenParameter = `${parameterPrefix}/api-token-sha256`;
@@ -38,6 +39,7 @@ export function environmentOf(endpoint: string): Record<string, string> {
     BACKUP_STATE_MACHINE_ARN: stateMachineArn(machineName("backup")),
     RESTORE_STATE_MACHINE_ARN: stateMachineArn(machineName("restore")),
     INSPECT_STATE_MACHINE_ARN: stateMachineArn(machineName("inspect")),
+    RECOVER_STATE_MACHINE_ARN: stateMachineArn(machineName("recover")),
     SITE_QUEUE_URL_PREFIX: prefix,
     EVENT_BUS_NAME: busName,
     PARAMETER_PREFIX: parameterPrefix,
@@ -103,6 +105,7 @@ export async function provision(options: {
     { Name: tokenParameter, Value: sha256(token), Type: "String", Overwrite: true },
     context,
   );
+  await watchExecutions(call, functionNames);
   if (stateMachinesFolder === null || !existsSync(stateMachinesFolder)) return;
   for (const file of readdirSync(stateMachinesFolder)) {
     const [kind, ending] = file.split(/\.(.*)/s);
@@ -117,6 +120,21 @@ export async function provision(options: {
       await call("UpdateStateMachine", { stateMachineArn: stateMachineArn(name), definition });
     }
   }
+}
+
+/** Ends of executions go to the function that looks whether their jobs have ended; the CDK app has the same rule. */
+async function watchExecutions(
+  call: (name: string, input: Json) => Promise<Json>,
+  functionNames: readonly string[],
+): Promise<void> {
+  if (!functionNames.includes("RecoverJob")) return;
+  const pattern = {
+    source: ["aws.states"],
+    "detail-type": ["Step Functions Execution Status Change"],
+  };
+  await call("PutRule", { Name: recoverRule, EventPattern: JSON.stringify(pattern) });
+  const target = { Id: "recover-job", Arn: functionArn("RecoverJob") };
+  await call("PutTargets", { Rule: recoverRule, Targets: [target] });
 }
 
 async function run(

@@ -6,7 +6,7 @@ import type { Construct } from "constructs";
 import type { z } from "zod";
 import { ControlPlane } from "../constructs/control-plane.ts";
 import { HttpApi } from "../constructs/http-api.ts";
-import type { JobKind } from "../constructs/job-state-machine.ts";
+import type { WorkflowKind } from "../constructs/job-state-machine.ts";
 import { MoverNetwork } from "../constructs/mover-network.ts";
 import { createMoverPolicy } from "../constructs/mover-policy.ts";
 import { MoverService } from "../constructs/mover-service.ts";
@@ -21,7 +21,7 @@ export type BackendStackProps = StackProps & {
   /** How a function's entry file becomes code. */
   readonly bundle: (entry: FunctionEntry) => Code;
   /** The ASL text of a kind of job. */
-  readonly definitionOf: (kind: JobKind) => string;
+  readonly definitionOf: (kind: WorkflowKind) => string;
 };
 
 /** Everything that can be deleted and deployed again without loss: the control plane, the sites' queues and their movers. */

@@ -7,6 +7,8 @@ export const FunctionSettings = z.object({
   BACKUP_STATE_MACHINE_ARN: z.string().optional(),
   RESTORE_STATE_MACHINE_ARN: z.string().optional(),
   INSPECT_STATE_MACHINE_ARN: z.string().optional(),
+  /** Cleans up after executions of the others that ended without ending their job. */
+  RECOVER_STATE_MACHINE_ARN: z.string().optional(),
   /** Queue URLs are this prefix and the site id. */
   SITE_QUEUE_URL_PREFIX: z.string().optional(),
   EVENT_BUS_NAME: z.string().optional(),

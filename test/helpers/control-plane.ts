@@ -7,7 +7,7 @@ import { createJsonLogger, type Logger } from "@holdfast/shared/ports/logger";
 import type { Parameters } from "@holdfast/shared/ports/parameters";
 import { type RandomBytes, systemRandom } from "@holdfast/shared/ports/random";
 import type { PolicySchedule, Schedules } from "@holdfast/shared/ports/schedules";
-import type { WorkflowInput, Workflows } from "@holdfast/shared/ports/workflows";
+import type { RecoveryInput, WorkflowInput, Workflows } from "@holdfast/shared/ports/workflows";
 import { type DynamoTable, openDynamoTable } from "./dynamo-table.ts";
 
 /**
@@ -24,6 +24,9 @@ export type ControlPlane = AsyncDisposable & {
   readonly workflows: Workflows & {
     readonly started: Map<string, WorkflowInput>;
     readonly ended: Set<string>;
+    /** Recoveries that run, by job; one that ended is in `recovered` instead. */
+    readonly recovering: Map<string, RecoveryInput>;
+    readonly recovered: Set<string>;
     failing: boolean;
   };
   readonly parameters: Parameters & { readonly secrets: Map<string, string> };
@@ -70,17 +73,27 @@ function createTickingClock(): Clock {
 function createMemoryWorkflows(): ControlPlane["workflows"] {
   const started = new Map<string, WorkflowInput>();
   const ended = new Set<string>();
+  const recovering = new Map<string, RecoveryInput>();
+  const recovered = new Set<string>();
   return {
     started,
     ended,
+    recovering,
+    recovered,
     failing: false,
     async start({ jobId }, input) {
       if (this.failing) throw new Failure("aws.failed", { message: "no answer" });
       started.set(jobId, input);
     },
+    async recover({ jobId }, input) {
+      if (this.failing) throw new Failure("aws.failed", { message: "no answer" });
+      recovering.set(jobId, input);
+    },
     async state({ jobId }) {
-      if (ended.has(jobId)) return "ended";
-      return started.has(jobId) ? "running" : "absent";
+      if (!started.has(jobId) && !ended.has(jobId)) return "absent";
+      if (!ended.has(jobId)) return "running";
+      if (recovered.has(jobId)) return "ended";
+      return recovering.has(jobId) ? "running" : "orphaned";
     },
   };
 }

@@ -56,6 +56,7 @@ const workflows = () =>
       backup: settings.BACKUP_STATE_MACHINE_ARN,
       restore: settings.RESTORE_STATE_MACHINE_ARN,
       inspect: settings.INSPECT_STATE_MACHINE_ARN,
+      recover: settings.RECOVER_STATE_MACHINE_ARN,
     },
   });
 
@@ -124,10 +125,14 @@ test("a workflow starts once by its job's id; its task is answered by token, onc
     record: { code: "internal", message: "late", causes: [] },
   });
   expect(await tokens.heartbeat("no token")).toBe(false);
-  // finish-job fails: there is no such job in the catalog. The workflow has ended all the same.
-  await expect.poll(() => workflows().state(job), { timeout: 60_000 }).toBe("ended");
+  // finish-job fails: there is no such job in the catalog. The workflow has ended all the same, and nobody recovers it.
+  await expect.poll(() => workflows().state(job), { timeout: 60_000 }).toBe("orphaned");
   await workflows().start(job, input);
-  expect(await workflows().state(job)).toBe("ended");
+  expect(await workflows().state(job)).toBe("orphaned");
+  const error = { Error: "Test", Cause: "none" };
+  await workflows().recover(job, { ...input, error });
+  await workflows().recover(job, { ...input, error });
+  expect(await workflows().state(job)).toBe("running");
 });
 
 test("schedules are set, replaced and removed; a bad expression is refused", async () => {

@@ -166,11 +166,14 @@ async function compare(name: string, definition: Json, input: Json) {
 const folder = join(import.meta.dirname, "..", "..", "state-machines");
 const files = readdirSync(folder).filter((file) => file.endsWith(".asl.json"));
 
-const started = { jobId: "j", siteQueueUrl: "holdfast-site-local" };
+const error = { Error: "ExecutionABORTED", Cause: "stopped" };
+const started = { jobId: "j", siteQueueUrl: "holdfast-site-local", kind: "backup", error };
 
 describe.each(files)("%s", (file) => {
   // `"ResultPath": "$"` is the default; the library loses the result when it is written out.
-  const text = readFileSync(join(folder, file), "utf8").replaceAll('"ResultPath": "$",', "");
+  const text = readFileSync(join(folder, file), "utf8")
+    .replaceAll('"ResultPath": "$",', "")
+    .replaceAll(/"Seconds": \d+/g, '"Seconds": 0');
   const definition = parseJson(text.replace(/\$\{\w+\}/g, functionArn("Act")));
   const tasks: string[] = [];
   instrument(definition, tasks);
@@ -183,7 +186,20 @@ describe.each(files)("%s", (file) => {
     expect(ran.length).toBeGreaterThan(0);
     // Whatever fails behind Begin, what was made on the hypervisor is released.
     const released = ran.some((name) => name.startsWith("Release"));
-    expect(released).toBe(file === "backup.asl.json" && task !== "Begin");
+    const begun = file === "backup.asl.json" && task !== "Begin";
+    expect(released).toBe(begun || file === "recover.asl.json");
+  });
+
+  test.runIf(file === "recover.asl.json").each([
+    ["backup", ["Release", "Notify"]],
+    ["restore", ["Abandon", "Notify"]],
+    ["inspect", ["Notify"]],
+  ])("a %s is cleaned up by %j, whichever of them fails", async (kind, states) => {
+    for (const task of [undefined, states[0]]) {
+      failing = task;
+      const name = `recover-${kind}-${task}`;
+      expect(await compare(name, definition, { ...started, kind })).toEqual(states);
+    }
   });
 });
 
