@@ -1,6 +1,6 @@
 import type { RestoreJob } from "@holdfast/shared/contracts/catalog-items";
 import { restoreContext } from "./prepare-restore.ts";
-import { type StageContext, type StageResult, tell } from "./stage.ts";
+import { type StageContext, type StageResult, takeOverTasks, tell } from "./stage.ts";
 import { restoreSession } from "./task-results.ts";
 
 /** Puts the disks in place, defines the VM and starts it if asked. */
@@ -20,9 +20,21 @@ export async function finishRestore(context: StageContext, job: RestoreJob): Pro
   return { externalId, name, started };
 }
 
-/** Removes what the failed restore made, and nothing that existed before. */
+/**
+ * Removes what the failed restore made, and nothing that existed before. A restore whose VM exists already, because its
+ * workflow died after that, is no failed one.
+ */
 export async function abandonRestore(context: StageContext, job: RestoreJob): Promise<StageResult> {
+  await takeOverTasks(context, ["prepare-restore", "finish-restore"]);
+  if ((await context.catalog.getTaskResult(job.jobId, "finish-restore")) !== undefined) return {};
   const prepared = await context.catalog.getTaskResult(job.jobId, "prepare-restore");
+  if (prepared !== undefined) {
+    const { disks } = await restoreSession(context);
+    await takeOverTasks(
+      context,
+      disks.map(({ key }) => `restore-disk:${key}`),
+    );
+  }
   const calls = restoreContext(context);
   if (prepared === undefined && (await calls.ledger.list()).length === 0) return {};
   const driver = await context.openDriver(job.providerId);

@@ -1,7 +1,13 @@
 import type { BackupJob } from "@holdfast/shared/contracts/catalog-items";
 import type { BackupSession } from "@holdfast/shared/ports/driver";
 import { jobsToSweep } from "./snapshot.ts";
-import { driverContext, type StageContext, type StageResult, tell } from "./stage.ts";
+import {
+  driverContext,
+  type StageContext,
+  type StageResult,
+  takeOverTasks,
+  tell,
+} from "./stage.ts";
 import { backupSession } from "./task-results.ts";
 
 /**
@@ -19,7 +25,15 @@ export async function release(
     await tell(context, "warn", `the job was reported as ${claimed}, the catalog says ${outcome}`);
   }
   const calls = driverContext(context, { vmId: job.vmId });
+  // In this order: a snapshot that ends meanwhile has either left its session or lost its claim.
+  if (outcome === "failed") await takeOverTasks(context, ["snapshot"]);
   const session = await sessionIfAny(context);
+  if (outcome === "failed" && session !== undefined) {
+    await takeOverTasks(
+      context,
+      session.disks.map(({ key }) => `transfer-disk:${key}`),
+    );
+  }
   const entries = await calls.ledger.list();
   if (session === undefined && entries.length === 0) return { outcome };
 

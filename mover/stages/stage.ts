@@ -57,6 +57,17 @@ export function driverContext(
 }
 
 /**
+ * Before a clean-up: takes the job's tasks away from movers that may still hold them. They do nothing more on the
+ * hypervisor then (see `fencedLedger`), so nothing appears behind the clean-up's back.
+ */
+export async function takeOverTasks(
+  { catalog, job, record }: StageContext,
+  taskNames: readonly string[],
+): Promise<void> {
+  for (const name of taskNames) await catalog.claimTask(job.jobId, name, record.moverId);
+}
+
+/**
  * A mover that wakes up after its task was taken over makes and removes nothing more: whatever it would do on the
  * hypervisor goes through the ledger first, and the ledger answers `fence.lost`. Two attempts of one job use the same names,
  * so a late clean-up of the first would otherwise take away what the second has made.

@@ -141,6 +141,17 @@ describe("finish-job", () => {
     });
   });
 
+  test("a restored VM that is there is a success, whatever was reported after it", async () => {
+    await plane.catalog.createJob(aRestoreJob({ jobId: "r", state: "running" }));
+    const record = await plane.catalog.claimTask("r", "finish-restore", "m");
+    await plane.catalog.finishTask("r", record, { name: "web", externalId: "u", started: false });
+    await finishJob({ jobId: "r", error: { Error: "ExecutionABORTED", Cause: "stopped" } }, plane);
+    expect(await plane.catalog.getJob("r")).toMatchObject({
+      state: "warnings",
+      warnings: ["after the VM was restored: ExecutionABORTED: stopped"],
+    });
+  });
+
   test("a cancelled job is cancelled; one that failed for another reason is failed", async () => {
     await plane.catalog.requestCancel("a");
     const cancelled = { code: "cancelled", message: "stop", causes: [] };

@@ -21,8 +21,8 @@ const Written = z.object({ point: z.object({ warnings: z.array(z.string()) }) })
 
 /**
  * The last stage of every job: its outcome, the VM given back, the event sent. Each step may be repeated; an outcome
- * once recorded is never changed. Whether the job committed is looked up, not believed: a point that is there
- * is a success with a warning, whatever failed after it.
+ * once recorded is never changed. Whether the job committed is looked up, not believed: a point or a
+ * restored VM that is there is a success with a warning, whatever failed after it.
  */
 export async function finishJob(
   event: FinishEvent,
@@ -43,15 +43,29 @@ export async function finishJob(
   return { state: ended.state };
 }
 
-type Committed = { readonly pointId: string; readonly warnings: readonly string[] };
+type Committed = {
+  /** Of a backup. */
+  readonly pointId?: string;
+  readonly warnings: readonly string[];
+  /** What exists, for messages. */
+  readonly what: "the commit" | "the VM was restored";
+};
 
-/** The point that this job committed. The job still holds the VM, so the head is its own or an older job's. */
+/**
+ * What this job has brought into being: the point that it committed or the VM that it restored. A backup still holds its VM,
+ * so the head is its own or an older job's.
+ */
 async function findCommitted(job: Job, catalog: Catalog): Promise<Committed | undefined> {
+  if (job.kind === "restore") {
+    const restored = await catalog.getTaskResult(job.jobId, "finish-restore");
+    return restored && { warnings: [], what: "the VM was restored" };
+  }
   if (job.kind !== "backup") return undefined;
   const { head } = await catalog.getVm(job.vmId);
   if (head?.jobId !== job.jobId) return undefined;
   const written = Written.safeParse(await catalog.getTaskResult(job.jobId, "write-recovery-point"));
-  return { pointId: head.pointId, warnings: written.data?.point.warnings ?? [] };
+  const warnings = written.data?.point.warnings ?? [];
+  return { pointId: head.pointId, warnings, what: "the commit" };
 }
 
 export function decideOutcome(
@@ -64,7 +78,7 @@ export function decideOutcome(
   if (releaseError !== undefined) {
     warnings.push(`clean-up is not complete: ${failureFromError(releaseError).message}`);
   }
-  const point = committed === undefined ? {} : { pointId: committed.pointId };
+  const point = committed?.pointId === undefined ? {} : { pointId: committed.pointId };
   const withWarnings = (all: readonly string[]) => ({ ...point, warnings: bounded(all) });
 
   if (failure === undefined) {
@@ -73,7 +87,7 @@ export function decideOutcome(
   }
   if (committed !== undefined) {
     return {
-      ...withWarnings([...warnings, `after the commit: ${failure.message}`]),
+      ...withWarnings([...warnings, `after ${committed.what}: ${failure.message}`]),
       state: "warnings",
     };
   }
