@@ -18,12 +18,11 @@ let bench: Bench;
 let ceph: Ceph;
 let guest: Guest;
 const image = "volumes/hf-rbd-vdb";
-const port = Number(process.env["HOLDFAST_TESTBED_CEPH_PORT"] ?? 23300);
 
 beforeAll(async () => {
   bench = await startBench();
   const say = (line: string) => process.stdout.write(`${line}\n`);
-  ceph = await startCeph({ folder: join(bench.host.folder, "ceph"), port, say });
+  ceph = await startCeph({ folder: join(bench.host.folder, "ceph"), say });
   await ceph.rbd("create", "--size", "64M", image);
   await shell(
     'truncate -s 64M "$1"; mkfs.ext4 -q -F "$1"; qemu-img convert -n -f raw -O raw "$1" "rbd:$2:conf=$3"; rm "$1"',
