@@ -2,6 +2,7 @@
  * The mover's process: reads its settings, wires drivers, transports and storage, and polls its site's queue until it
  * is told to stop. The only wiring of the mover.
  */
+import { readFileSync } from "node:fs";
 import { hostname } from "node:os";
 import { createDynamoCatalog } from "@holdfast/shared/aws/catalog";
 import {
@@ -17,13 +18,15 @@ import { MoverSettings } from "@holdfast/shared/contracts/settings";
 import { systemClock } from "@holdfast/shared/ports/clock";
 import { createJsonLogger } from "@holdfast/shared/ports/logger";
 import { systemRandom } from "@holdfast/shared/ports/random";
+import { z } from "zod";
 import { createDriverOpener } from "./open-driver.ts";
 import { createRepositoryOpener } from "./open-repository.ts";
 import { pollQueue } from "./tasks/poll-queue.ts";
+import { showPresence } from "./tasks/presence.ts";
 import { runTask, type TaskRunnerOptions } from "./tasks/task-runner.ts";
 import { createTransports } from "./transport/transports.ts";
 
-const settings = MoverSettings.parse(process.env);
+const settings = readSettings();
 const moverId = `${hostname()}-${process.pid}-${Buffer.from(systemRandom(4)).toString("hex")}`;
 const logger = createJsonLogger((line) => process.stderr.write(`${line}\n`)).with({ moverId });
 
@@ -69,6 +72,11 @@ const options: TaskRunnerOptions = {
   logger,
 };
 
+const { version } = z
+  .object({ version: z.string() })
+  .parse(JSON.parse(readFileSync(new URL("package.json", import.meta.url), "utf8")));
+const mover = { moverId, siteId: settings.SITE_ID, version };
+await using _presence = showPresence({ catalog, mover, clock: systemClock, logger });
 logger.info("mover started", { site: settings.SITE_ID, tasksMax: settings.TASKS_MAX });
 await pollQueue({
   queue,
@@ -80,3 +88,15 @@ await pollQueue({
   run: (received, drain) => runTask(received, options, drain),
 });
 logger.info("mover stopped");
+
+/** Ends the process with exit code 2 and a line for each setting that does not fit; never with their values. */
+function readSettings(): MoverSettings {
+  const parsed = MoverSettings.safeParse(process.env);
+  if (parsed.success) return parsed.data;
+  for (const { path, message } of parsed.error.issues) {
+    process.stderr.write(
+      `HF-INPUT-INVALID: the setting ${path.join(".")} of the mover: ${message}\n`,
+    );
+  }
+  process.exit(2);
+}

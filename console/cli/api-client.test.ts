@@ -11,6 +11,7 @@ const status = {
   repositories: 1,
   policies: 0,
   vms: 3,
+  movers: [],
 };
 
 const problem = (httpStatus: number, code: string, more: object = {}): Answer => ({

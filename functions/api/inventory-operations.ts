@@ -6,6 +6,9 @@ import { createOpenApi } from "./openapi.ts";
 import type { ApiServices, Operations } from "./operations.ts";
 import { providerView, repositoryView, vmView } from "./views.ts";
 
+/** A mover not seen for so long counts as gone; it says that it is there every 30 seconds. */
+const moverSeenMs = 120_000;
+
 /** Providers, repositories and VMs. */
 export function inventoryOperations(
   services: ApiServices,
@@ -38,20 +41,24 @@ export function inventoryOperations(
 
   return {
     async getStatus() {
-      const [providers, repositories, policies, vms] = await Promise.all([
+      const [providers, repositories, policies, vms, movers] = await Promise.all([
         catalog.listProviders(),
         catalog.listRepositories(),
         catalog.listPolicies(),
         catalog.listVms(),
+        catalog.listMovers(),
       ]);
+      const nowMs = clock.now();
+      const isThere = (seenAt: string) => nowMs - Date.parse(seenAt) < moverSeenMs;
       return {
         service: "holdfast",
         apiVersion: 1,
-        time: now(),
+        time: new Date(nowMs).toISOString(),
         providers: providers.length,
         repositories: repositories.length,
         policies: policies.length,
         vms: vms.length,
+        movers: movers.filter(({ seenAt }) => isThere(seenAt)),
       };
     },
 

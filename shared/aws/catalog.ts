@@ -5,6 +5,7 @@ import type { RandomBytes } from "../ports/random.ts";
 import { createEntities } from "./catalog/entities.ts";
 import { createJobs } from "./catalog/jobs.ts";
 import { createLedger } from "./catalog/ledger.ts";
+import { createMovers } from "./catalog/movers.ts";
 import { createPoints } from "./catalog/points.ts";
 import { createTable } from "./catalog/table.ts";
 import { createTasks } from "./catalog/tasks.ts";
@@ -16,7 +17,7 @@ import { createVms } from "./catalog/vms.ts";
  * transactions; what is read is checked against its schema; reads by key are consistent, lists over the index may lag.
  *
  *   PK                     SK                    GSI1PK          GSI1SK
- *   PROVIDER|REPOSITORY|POLICY  id
+ *   PROVIDER|REPOSITORY|POLICY|MOVER  id
  *   VM#id                  VM                    VM              name#id
  *   VM#id                  POINT#id              POINT#id        POINT
  *   VM#id                  JOB#time#id           (reference to a job)
@@ -40,6 +41,7 @@ export function createDynamoCatalog(options: {
     ...points,
     ...createJobs(table, options.clock, options.random),
     ...createTasks(table),
+    ...createMovers(table),
 
     async removeProvider(providerId) {
       await entities.getProvider(providerId);

@@ -4,6 +4,7 @@ import {
   DiskProgress,
   Job,
   JobLogLine,
+  Mover,
   Policy,
   Provider,
   ProviderSettings,
@@ -53,6 +54,8 @@ export const ApiStatus = z.object({
   repositories: z.int(),
   policies: z.int(),
   vms: z.int(),
+  /** Seen in the last two minutes. Without one at a site, its jobs wait. */
+  movers: z.array(Mover),
 });
 export type ApiStatus = z.infer<typeof ApiStatus>;
 

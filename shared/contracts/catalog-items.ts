@@ -270,6 +270,16 @@ export const RecoveryPoint = z.strictObject({
 });
 export type RecoveryPoint = z.infer<typeof RecoveryPoint>;
 
+/** A mover that is or was there. Times by its own clock; for people to look at. */
+export const Mover = z.strictObject({
+  moverId: z.string(),
+  siteId: z.string(),
+  version: z.string(),
+  startedAt: z.string(),
+  seenAt: z.string(),
+});
+export type Mover = z.infer<typeof Mover>;
+
 /** What one finished mover task left for the stages after it; a retry of the task finds it and stops there. */
 export const TaskRecord = z.strictObject({
   taskName: z.string(),

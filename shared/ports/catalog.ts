@@ -4,6 +4,7 @@ import type {
   Job,
   JobLogLine,
   JobState,
+  Mover,
   Policy,
   Provider,
   RecoveryPoint,
@@ -59,6 +60,12 @@ export interface Catalog {
   getPolicy(policyId: string): Promise<Policy>;
   listPolicies(): Promise<readonly Policy[]>;
   removePolicy(policyId: string): Promise<void>;
+
+  /** A mover says that it is there; replaces what it said before. */
+  recordMover(mover: Mover): Promise<void>;
+  /** Also those that died without a word: look at `seenAt`. */
+  listMovers(): Promise<readonly Mover[]>;
+  forgetMover(moverId: string): Promise<void>;
 
   createJob(job: Job): Promise<void>;
   getJob(jobId: string): Promise<Job>;

@@ -484,6 +484,25 @@ export function describeCatalog(harness: CatalogHarness): void {
       });
     });
 
+    test("movers are listed as they last said, until they are forgotten", async () => {
+      const mover = {
+        moverId: "m-1",
+        siteId: "local",
+        version: "0.1.0",
+        startedAt: "2026-11-20T10:00:00.000Z",
+        seenAt: "2026-11-20T10:00:00.000Z",
+      };
+      await catalog.recordMover(mover);
+      await catalog.recordMover({ ...mover, moverId: "m-2" });
+      await catalog.recordMover({ ...mover, seenAt: "2026-11-20T10:00:30.000Z" });
+      expect(await catalog.listMovers()).toEqual([
+        { ...mover, seenAt: "2026-11-20T10:00:30.000Z" },
+        { ...mover, moverId: "m-2" },
+      ]);
+      for (const moverId of ["m-1", "m-2", "m-2"]) await catalog.forgetMover(moverId);
+      expect(await catalog.listMovers()).toEqual([]);
+    });
+
     describe("ledger", () => {
       test("entries are listed oldest first until they are settled, each owner's apart", async () => {
         const ledger = catalog.ledger({ vmId: "vm-ledger" });

@@ -98,6 +98,7 @@ const status = {
   repositories: 1,
   policies: 0,
   vms: 2,
+  movers: [],
 };
 
 const answers: Readonly<Record<string, unknown>> = {

@@ -46,6 +46,7 @@ test("up shows the recovery kit once, makes the repository and the profile; down
   expect(JSON.parse(holdfast(["status", "--json"]).stdout)).toMatchObject({
     repositories: 1,
     vms: 0,
+    movers: [{ siteId: "local" }],
   });
   expect(holdfast(["repository", "list"]).stdout).toContain(
     `default\t${join(state, "repository")}`,
@@ -69,6 +70,18 @@ test("up shows the recovery kit once, makes the repository and the profile; down
   expect(restarted.stderr).not.toContain("Recovery kit");
   expect(holdfast(["repository", "list"]).stdout).toContain("default\t");
   expect(holdfast(["down"]).status).toBe(0);
+});
+
+test("up says when its mover does not start, and why", () => {
+  const words = ["up", "--detach", "--state", join(home, "moverless"), "--profile", "moverless"];
+  // The mover refuses this setting each time it is started.
+  const run = holdfast(words, { HOLDFAST_PASSPHRASE: "given", TASKS_MAX: "none" });
+  expect(run.status).toBe(3);
+  expect(run.stderr).toContain("HF-MOVER-LOST");
+  expect(run.stderr).toContain("TASKS_MAX");
+  const status = JSON.parse(holdfast(["status", "--profile", "moverless", "--json"]).stdout);
+  expect(status.movers).toEqual([]);
+  expect(holdfast(["down", "--state", join(home, "moverless")]).status).toBe(0);
 });
 
 test("up in the foreground ends with Ctrl-C, exit code 0, and nothing runs on", async () => {

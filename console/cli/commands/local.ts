@@ -3,7 +3,7 @@ import { chmod, mkdir, readFile, writeFile } from "node:fs/promises";
 import { join, resolve } from "node:path";
 import { Failure, isFailure } from "@holdfast/shared/domain/failure";
 import type { RandomBytes } from "@holdfast/shared/ports/random";
-import { createApiClient } from "../api-client.ts";
+import { type ApiClient, createApiClient } from "../api-client.ts";
 import type { CommandDefinition, CommandInput } from "../command.ts";
 import type { Context } from "../context.ts";
 import { exitCodes } from "../exit-codes.ts";
@@ -11,10 +11,12 @@ import { findStack, logFolder, type RunningStack, startStack, stopStack } from "
 import { parseWholeNumber } from "../parse-values.ts";
 import { stateFolder } from "../profiles.ts";
 import { readPassphrase, readSecretFile } from "../read-secret.ts";
+import { printable } from "../render/format.ts";
 import { note, printFields } from "../report.ts";
 import { repositoryUrl } from "./image.ts";
 
 const libvirtSocket = "/var/run/libvirt/libvirt-sock";
+const moverLogLines = 8;
 const defaultRepositoryName = "default";
 const stateOption = {
   flags: "--state <folder>",
@@ -68,6 +70,7 @@ const up: CommandDefinition = {
     using _interrupt = context.onInterrupt(() => stop.abort());
     const isDetached = input.flag("detach");
     const port = input.text("port");
+    const startedMs = context.clock.now();
     const stack = await startStack({
       entryPath: context.localStackEntryPath,
       state,
@@ -87,7 +90,9 @@ const up: CommandDefinition = {
       throw error;
     }
     showBlock(context, state, stack, repository.url);
-    if (isDetached) return exitCodes.done.code;
+    const hasMover = await waitForMover(context, stack, { startedMs, signal: stop.signal });
+    if (!hasMover) await complainOfMover(context, state);
+    if (isDetached) return hasMover ? exitCodes.done.code : exitCodes.warnings.code;
     note(context, "\nRunning; Ctrl-C stops it. Jobs that run then are resumed by the next start.");
     const interrupted = new Promise<"interrupted">((tell) => {
       if (stop.signal.aborted) tell("interrupted");
@@ -200,13 +205,17 @@ function showRecoveryKit(
 `);
 }
 
+async function openApi(context: Context, stack: RunningStack): Promise<ApiClient> {
+  const token = (await readSecretFile("token file", stack.tokenFile)).trim();
+  return createApiClient({ endpoint: stack.api, token, clock: context.clock });
+}
+
 async function registerRepository(
   context: Context,
   stack: RunningStack,
   { url, passphraseFile }: DefaultRepository,
 ): Promise<void> {
-  const token = (await readSecretFile("token file", stack.tokenFile)).trim();
-  const api = createApiClient({ endpoint: stack.api, token, clock: context.clock });
+  const api = await openApi(context, stack);
   const { items } = await api.call("listRepositories");
   if (items.some(({ repositoryId }) => repositoryId === defaultRepositoryName)) return;
   await api.call("addRepository", {
@@ -216,6 +225,37 @@ async function registerRepository(
       passphrase: await readSecretFile("passphrase", passphraseFile),
     },
   });
+}
+
+const moverMsMax = 20_000;
+const moverPollMs = 200;
+
+/** A mover shows itself in the catalog within a second or two of its start; one that cannot start never does. */
+async function waitForMover(
+  context: Context,
+  stack: RunningStack,
+  { startedMs, signal }: { readonly startedMs: number; readonly signal: AbortSignal },
+): Promise<boolean> {
+  const api = await openApi(context, stack);
+  const deadline = context.clock.now() + moverMsMax;
+  while (!signal.aborted) {
+    const { movers } = await api.call("getStatus");
+    // One of an earlier, killed stack may still count as there.
+    if (movers.some(({ startedAt }) => Date.parse(startedAt) >= startedMs)) return true;
+    if (context.clock.now() > deadline) return false;
+    await context.clock.sleep(moverPollMs, signal).catch(() => undefined);
+  }
+  return true;
+}
+
+/** On stderr in every mode: without a mover no job gets anywhere. */
+async function complainOfMover(context: Context, state: string): Promise<void> {
+  const log = join(logFolder(state), "mover.log");
+  const text = await readFile(log, "utf8").catch(() => "");
+  const lines = text.trimEnd().split("\n").slice(-moverLogLines).map(printable);
+  context.stderr.write(
+    `\nHF-MOVER-LOST: the mover did not start within ${moverMsMax / 1000} seconds; it is tried again, and jobs wait until it is there.\n  Its log, ${log}, ends:\n${lines.map((line) => `    ${line}\n`).join("")}`,
+  );
 }
 
 async function saveProfile(

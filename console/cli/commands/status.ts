@@ -1,3 +1,4 @@
+import type { ApiStatus } from "@holdfast/shared/contracts/api";
 import { jobStatesEnded } from "@holdfast/shared/contracts/catalog-items";
 import type { CommandDefinition } from "../command.ts";
 import { exitCodes } from "../exit-codes.ts";
@@ -6,6 +7,14 @@ import { renderFields } from "../render/table.ts";
 import { printResult } from "../report.ts";
 
 const namesMax = 7;
+
+function moversText(movers: ApiStatus["movers"]): string {
+  if (movers.length === 0) return "none seen in the last two minutes: jobs wait until one is there";
+  const sites = Map.groupBy(movers, ({ siteId }) => siteId);
+  const versions = [...new Set(movers.map(({ version }) => version))].join(", ");
+  const counts = [...sites].map(([siteId, its]) => `${its.length} at ${printable(siteId)}`);
+  return `${counts.join(", ")} (version ${printable(versions)})`;
+}
 
 export const statusCommand: CommandDefinition = {
   path: "status",
@@ -47,6 +56,7 @@ export const statusCommand: CommandDefinition = {
         ["providers", String(status.providers)],
         ["repositories", String(status.repositories)],
         ["policies", String(status.policies)],
+        ["movers", moversText(status.movers)],
         ["unprotected", shorten(unprotected) || "none"],
         ["running jobs", shorten(running.map(({ jobId }) => jobId)) || "none"],
         [
