@@ -82,6 +82,9 @@ async function transfer(attempt: Attempt): Promise<TransferResult> {
   const { catalog, record, signal } = context;
   const mode = attempt.mode === "incremental" ? ("incremental" as const) : ("full" as const);
   const checkpoint = await catalog.getCheckpoint(job.jobId, record.taskName);
+  if (checkpoint !== undefined) {
+    await tell(context, "info", `disk ${disk.key}: going on from the last checkpoint`);
+  }
   await using progress = createProgressReporter(context, {
     diskKey: disk.key,
     sizeBytes: disk.sizeBytes,
