@@ -260,7 +260,7 @@ describe("functions and movers", () => {
     backend.hasResourceProperties("AWS::SQS::Queue", {
       QueueName: "holdfast-site-main",
       VisibilityTimeout: 45,
-      RedrivePolicy: Match.objectLike({ maxReceiveCount: 10 }),
+      RedrivePolicy: Match.objectLike({ maxReceiveCount: 1000 }),
     });
   });
 

@@ -23,7 +23,7 @@ import { createDriverOpener } from "./open-driver.ts";
 import { createRepositoryOpener } from "./open-repository.ts";
 import { pollQueue } from "./tasks/poll-queue.ts";
 import { showPresence } from "./tasks/presence.ts";
-import { runTask, type TaskRunnerOptions } from "./tasks/task-runner.ts";
+import { runTask, type TaskRunnerOptions, tendTask } from "./tasks/task-runner.ts";
 import { createTransports } from "./transport/transports.ts";
 
 const settings = readSettings();
@@ -86,6 +86,7 @@ await pollQueue({
   clock: systemClock,
   logger,
   run: (received, drain) => runTask(received, options, drain),
+  tend: (received) => tendTask(received, options),
 });
 logger.info("mover stopped");
 

@@ -3,8 +3,11 @@ import { Alarm, ComparisonOperator, TreatMissingData } from "aws-cdk-lib/aws-clo
 import { Queue, QueueEncryption } from "aws-cdk-lib/aws-sqs";
 import { Construct } from "constructs";
 
-/** A message that this many movers took without finishing it kills movers; it is put aside. */
-const receivesMax = 10;
+/**
+ * The most that SQS allows: a task that waits for a mover with a free place is received every 30 seconds. What ends its
+ * movers is stopped by its claims (mover/tasks/task-runner.ts); what nobody understands ends here.
+ */
+const receivesMax = 1000;
 
 export type SiteQueueProps = { readonly queueName: string };
 

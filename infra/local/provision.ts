@@ -90,7 +90,7 @@ export async function provision(options: {
 
   await createTable(endpoint);
   await call("CreateQueue", { QueueName: deadLetterName });
-  const redrive = { deadLetterTargetArn: queueArn(deadLetterName), maxReceiveCount: 20 };
+  const redrive = { deadLetterTargetArn: queueArn(deadLetterName), maxReceiveCount: 1000 };
   await call("CreateQueue", { QueueName: queueName });
   await call("SetQueueAttributes", {
     QueueUrl: queueName,

@@ -4,32 +4,58 @@ import type { Logger } from "@holdfast/shared/ports/logger";
 import type { ReceivedTask, TaskQueue } from "./ports.ts";
 
 const pauseAfterFailureMs = 2000;
+/** How often is looked whether all places are taken. */
+const lookMs = 500;
 
 /**
  * Takes messages and runs them, at most `tasksMax` at once, until `stop` aborts. Then takes no more, gives the running
  * tasks `drainMs` to end by themselves, and after that aborts `drain`; resolves when all have ended.
+ *
+ * While all places are taken, what waits in the queue is received as well and given to `tend`, which tells the workflow
+ * that the task still waits and puts it back: the workflow takes a task that nobody speaks of for dead.
  */
 export async function pollQueue(options: {
   readonly queue: TaskQueue;
   readonly tasksMax: number;
   readonly drainMs: number;
   readonly run: (received: ReceivedTask, drain: AbortSignal) => Promise<void>;
+  readonly tend: (received: ReceivedTask) => Promise<void>;
   readonly stop: AbortSignal;
   readonly clock: Clock;
   readonly logger: Logger;
 }): Promise<void> {
-  const { queue, tasksMax, drainMs, run, stop, clock, logger } = options;
+  const { queue, tasksMax, drainMs, run, tend, stop, clock, logger } = options;
   const drain = new AbortController();
   const onStop = (): void => {
     setTimeout(() => drain.abort(new Error("the mover is stopping")), drainMs).unref();
   };
   stop.addEventListener("abort", onStop, { once: true });
+  let running = 0;
 
-  const work = async (): Promise<void> => {
+  async function work(): Promise<void> {
+    const received = await queue.receive(stop);
+    if (received === undefined) return;
+    running += 1;
+    try {
+      await run(received, drain.signal);
+    } finally {
+      running -= 1;
+    }
+  }
+
+  async function watchOver(): Promise<void> {
+    if (running < tasksMax) return await clock.sleep(lookMs, stop);
+    const received = await queue.receive(stop);
+    if (received === undefined) return;
+    // A place has become free meanwhile, or we stop: for whoever asks next.
+    if (running < tasksMax || stop.aborted) await queue.extend(received.receipt, 0);
+    else await tend(received);
+  }
+
+  async function repeat(step: () => Promise<void>): Promise<void> {
     while (!stop.aborted) {
       try {
-        const received = await queue.receive(stop);
-        if (received !== undefined) await run(received, drain.signal);
+        await step();
       } catch (error) {
         if (stop.aborted) return;
         logger.error("task not run", {
@@ -40,7 +66,8 @@ export async function pollQueue(options: {
         await clock.sleep(pauseAfterFailureMs, stop).catch(() => undefined);
       }
     }
-  };
-  await Promise.all(Array.from({ length: tasksMax }, work));
+  }
+
+  await Promise.all([...Array.from({ length: tasksMax }, () => repeat(work)), repeat(watchOver)]);
   stop.removeEventListener("abort", onStop);
 }

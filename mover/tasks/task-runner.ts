@@ -27,6 +27,10 @@ export type TaskRunnerOptions = {
 
 /** How often a driver looks after its guest's scratch space during a transfer: what fills in 5 s must fit in half of `scratchBytesMin`. */
 const watchMs = 5000;
+/** How long a task that waits for a place rests between two words about it: far below the 90 s after which it counts as dead. */
+const waitSeconds = 30;
+/** A task that was begun so often and never ended takes its movers with it; drains and retries alone do not come near. */
+const claimsMax = 30;
 /** Failed heartbeats or watches in a row that are ridden out. */
 const troublesMax = 4;
 
@@ -65,6 +69,32 @@ export async function runTask(
   await runClaimed({ message, received, job, record, logger, options, drain });
 }
 
+/**
+ * For a task that all places are taken for: the workflow hears that it still waits, and it goes back into the queue, where
+ * any mover with a free place finds it. One that is moot, or whose job is cancelled, is answered at once.
+ */
+export async function tendTask(
+  received: ReceivedTask,
+  options: Pick<TaskRunnerOptions, "answers" | "queue" | "services" | "logger">,
+): Promise<void> {
+  const { answers, queue, services, logger } = options;
+  const message = parseMessage(received.body);
+  if (message === undefined) {
+    logger.error("message not understood", { messageId: received.messageId });
+    return;
+  }
+  if (!(await answers.heartbeat(message.taskToken))) return queue.remove(received.receipt);
+  const { state } = await services.catalog.getJob(message.jobId);
+  if (isCancellable(message.task) && state === "cancelling") {
+    const record = { code: "cancelled", message: "the job was cancelled", causes: [] } as const;
+    await answers.fail(message.taskToken, { error: taskErrors.cancelled, record });
+    return queue.remove(received.receipt);
+  }
+  await queue.extend(received.receipt, waitSeconds);
+}
+
+const isCancellable = ({ kind }: Task): boolean => kind !== "release" && kind !== "abandon-restore";
+
 type Claimed = {
   readonly message: TaskMessage;
   readonly received: ReceivedTask;
@@ -91,6 +121,7 @@ async function runClaimed(claimed: Claimed): Promise<void> {
   };
   const heartbeats = keepAlive(claimed, checks, stop);
   try {
+    if (record.claim > claimsMax) throw endsMovers(record);
     const result = await runStage(context, message.task);
     await services.catalog.finishTask(job.jobId, record, result);
     await heartbeats.end();
@@ -108,6 +139,12 @@ async function runClaimed(claimed: Claimed): Promise<void> {
     }
     await answerFailure(claimed, context, asFailure(cause, "internal", "unexpected error"));
   }
+}
+
+function endsMovers({ taskName, claim }: TaskRecord): Failure {
+  return new Failure("internal", {
+    message: `${taskName} was begun ${claim - 1} times and never ended: it seems to end its movers; their logs tell how`,
+  });
 }
 
 /** The mover drains: the message becomes visible at once, and the next mover goes on from the checkpoint. */
@@ -150,7 +187,7 @@ function keepAlive(
   stop: AbortController,
 ): { end(): Promise<void> } {
   const { services, queue, answers, heartbeatMs, visibilitySeconds } = options;
-  const cancellable = !["release", "abandon-restore"].includes(message.task.kind);
+  const cancellable = isCancellable(message.task);
   const ended = new AbortController();
 
   async function beat(): Promise<void> {

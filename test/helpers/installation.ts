@@ -28,7 +28,7 @@ import { type ApiClient, createApiClient } from "../../console/cli/api-client.ts
 import { environmentOf } from "../../infra/local/provision.ts";
 import { createRepositoryOpener } from "../../mover/open-repository.ts";
 import { pollQueue } from "../../mover/tasks/poll-queue.ts";
-import { runTask } from "../../mover/tasks/task-runner.ts";
+import { runTask, tendTask } from "../../mover/tasks/task-runner.ts";
 
 /**
  * A whole installation for tests: the local stack as a process of its own (killable), a directory repository, and a
@@ -62,6 +62,7 @@ export type MoverOptions = {
   readonly visibilitySeconds?: number;
   /** Runs every message so many times at once, as a queue that delivers at least once may. */
   readonly deliveries?: number;
+  readonly tasksMax?: number;
 };
 
 export type RunningMover = { stop(): Promise<void> };
@@ -167,7 +168,7 @@ function startMover(
   catalog: Catalog,
   driver: Driver,
   queueUrl: string,
-  { heartbeatMs = 200, visibilitySeconds = 5, deliveries = 1 }: MoverOptions,
+  { heartbeatMs = 200, visibilitySeconds = 5, deliveries = 1, tasksMax = 4 }: MoverOptions,
 ): RunningMover {
   const stop = new AbortController();
   const moverId = `test-${Buffer.from(systemRandom(4)).toString("hex")}`;
@@ -196,11 +197,12 @@ function startMover(
   };
   const running = pollQueue({
     queue,
-    tasksMax: 4,
+    tasksMax,
     drainMs: 100,
     stop: stop.signal,
     clock: systemClock,
     logger,
+    tend: (received) => tendTask(received, options),
     run: async (received, drain) => {
       const runs = Array.from({ length: deliveries }, () => runTask(received, options, drain));
       for (const outcome of await Promise.allSettled(runs)) {

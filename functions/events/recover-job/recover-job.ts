@@ -39,8 +39,8 @@ export async function recoverFromEvent(
   const job = await findJob(jobId, services.catalog);
   if (job === undefined) return { recovered: false };
   const reason = {
-    Error: error ?? (status === "TIMED_OUT" ? "States.Timeout" : `Execution${status}`),
-    Cause: cause ?? `the job's workflow ended as ${status} before it could end the job`,
+    Error: error || (status === "TIMED_OUT" ? "States.Timeout" : `Execution${status}`),
+    Cause: cause || `the job's workflow ended as ${status} before it could end the job`,
   };
   const recovered = await recoverJob(job, reason, services);
   if (recovered) services.logger.error("workflow ended without ending its job", { jobId, status });
