@@ -185,13 +185,22 @@ async function summary(points: readonly RecoveryPoint[]): Promise<void> {
   for (const row of rows) {
     say(row.map((cell, column) => cell.padStart(widths[column] ?? 0)).join("  "));
   }
-  say(
-    `\nThe whole job's time, snapshot and clean-up included; frozen copies: ${await count()} sets.`,
-  );
+  say("\nThe time is the whole job's, with snapshot and clean-up.");
+  const peak = await moverPeakBytes();
+  if (peak !== undefined) say(`The mover's peak resident memory: ${mebibytes(peak)}.`);
 }
 
-async function count(): Promise<number> {
-  return (await readdir(join(folder, "frozen"))).length;
+/** As the kernel counted it; the mover is the child of the process that `up` left running. */
+async function moverPeakBytes(): Promise<number | undefined> {
+  const [pid = ""] = (await readFile(join(folder, "state", "up.pid"), "utf8")).split(" ");
+  const children = await readFile(`/proc/${pid}/task/${pid}/children`, "utf8");
+  for (const child of children.trim().split(" ")) {
+    const command = await readFile(`/proc/${child}/cmdline`, "utf8");
+    if (!command.includes("mover/main.ts")) continue;
+    const status = await readFile(`/proc/${child}/status`, "utf8");
+    return Number(/VmHWM:\s+(\d+) kB/.exec(status)?.[1]) * 1024;
+  }
+  return undefined;
 }
 
 function mebibytes(bytes: number): string {
