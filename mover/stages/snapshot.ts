@@ -10,6 +10,8 @@ import { driverContext, type StageContext, type StageResult, tell } from "./stag
  */
 export async function snapshot(context: StageContext, job: BackupJob): Promise<StageResult> {
   const vm = await context.catalog.getVm(job.vmId);
+  // Before the guest is touched: where its data is to go must be there and open.
+  await context.openRepository(job.repositoryId);
   const driver = await context.openDriver(job.providerId);
   const calls = driverContext(context, { vmId: job.vmId });
   const previous = job.previous?.anchor;
