@@ -16,6 +16,7 @@ export default defineConfig({
         test: {
           name: "systems",
           include: ["test/systems/**/*.test.ts"],
+          globalSetup: ["test/systems/install-packages.ts"],
           testTimeout: 300_000,
           hookTimeout: 600_000,
           fileParallelism: false,
