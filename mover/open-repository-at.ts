@@ -1,5 +1,7 @@
+import { Failure } from "@holdfast/shared/domain/failure";
 import type { Clock } from "@holdfast/shared/ports/clock";
 import type { Logger } from "@holdfast/shared/ports/logger";
+import type { ObjectStore, ObjectStoreSupports } from "@holdfast/shared/ports/object-store";
 import type { RandomBytes } from "@holdfast/shared/ports/random";
 import { openRepository, type Repository } from "@holdfast/shared/repository/repository";
 import { openObjectStore } from "@holdfast/shared/storage/open-object-store";
@@ -17,6 +19,15 @@ export async function openRepositoryAt(
   return await openRepository({
     ...options,
     store: await openObjectStore(url),
-    reopenStore: (supports) => openObjectStore(url, { supports }),
+    reopenStore: (supports) => reopen(url, supports),
+  });
+}
+
+/** Looks at it at once: a folder's store remembers from its first use on which device it is, and refuses another. */
+async function reopen(url: string, supports: ObjectStoreSupports): Promise<ObjectStore> {
+  const store = await openObjectStore(url, { supports });
+  if ((await store.head("config")) !== undefined) return store;
+  throw new Failure("storage.unreachable", {
+    message: `the repository at ${url} went away while it was opened`,
   });
 }

@@ -16,7 +16,7 @@ export type OpenedRepository = {
 
 /**
  * Opens each repository once per mover: deriving its key from the passphrase is slow on purpose, and all transfers
- * share one chunk index. What failed is tried again by the next task.
+ * share one chunk index. Each task looks whether it is still there; what failed is tried again by the next task.
  */
 export function createRepositoryOpener(options: {
   readonly catalog: Catalog;
@@ -38,12 +38,31 @@ export function createRepositoryOpener(options: {
     return { repository, loadIndex: () => index("") };
   }
 
-  return once(open);
+  const opened = new Map<string, Promise<OpenedRepository>>();
+  const openOnce = once(open, opened);
+  return async (repositoryId) => {
+    const known = opened.get(repositoryId);
+    if (known === undefined || (await isThere(await known, logger))) return openOnce(repositoryId);
+    if (opened.get(repositoryId) === known) opened.delete(repositoryId);
+    return openOnce(repositoryId);
+  };
+}
+
+/** A share may have been unmounted, or mounted anew: then what was opened before is of no use any more. */
+async function isThere({ repository }: OpenedRepository, logger: Logger): Promise<boolean> {
+  try {
+    return (await repository.store.head("config")) !== undefined;
+  } catch (error) {
+    logger.warn("repository is opened anew", { error: String(error) });
+    return false;
+  }
 }
 
 /** Remembers what each key gave, but no failures. */
-function once<Value>(make: (key: string) => Promise<Value>): (key: string) => Promise<Value> {
-  const made = new Map<string, Promise<Value>>();
+function once<Value>(
+  make: (key: string) => Promise<Value>,
+  made = new Map<string, Promise<Value>>(),
+): (key: string) => Promise<Value> {
   return (key) => {
     const known = made.get(key);
     if (known !== undefined) return known;
