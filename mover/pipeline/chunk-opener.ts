@@ -1,7 +1,7 @@
 import { strict as assert } from "node:assert";
 import { createKeyedHash } from "@holdfast/shared/repository/chunk/keyed-hash";
 import { openRecord } from "@holdfast/shared/repository/chunk/sealed-chunk";
-import { corrupt, sameBytes } from "@holdfast/shared/repository/format/bytes";
+import { corrupt, freeBytes, sameBytes } from "@holdfast/shared/repository/format/bytes";
 import {
   identityKey,
   type RepositorySecrets,
@@ -34,6 +34,7 @@ export function createChunkOpener(secrets: RepositorySecrets) {
       }
       bytes.set(plain, at);
       at += plain.length;
+      freeBytes(plain);
       return id;
     });
     return { bytes, ids };

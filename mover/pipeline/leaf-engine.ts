@@ -29,7 +29,7 @@ export type LeafEngine = {
   readonly handle: (message: ToEngine) => void;
 };
 
-export type Reply = (message: FromEngine, transfer?: readonly ArrayBuffer[]) => void;
+export type Reply = (message: FromEngine) => void;
 
 type OpenLeaf = {
   readonly index: number;
@@ -53,9 +53,12 @@ export function createLeafEngine(
   // Chunks of packs that are not in the store yet; only this engine may refer to them.
   const pending = new Map<string, ChunkPlace>();
   const pendingOfPack = new Map<string, string[]>();
+  const packRoomBytes = settings.packBytes + settings.packBytes / 64 + 4096;
   const sample = { placed: Buffer.alloc(settings.chunkBytesMax), length: 0 };
   let leaf: OpenLeaf | undefined;
   let pack: PackBuilder | undefined;
+  // Memory of packs that were uploaded, for the next ones. None is ever dropped: there are as many as were on their way at once.
+  const spare: SharedArrayBuffer[] = [];
   let packBytesNew = 0;
   const cutter = createCutter(cutRule(secrets, settings), addChunk);
 
@@ -85,7 +88,7 @@ export function createLeafEngine(
         kind: "data-pack",
         secrets,
         random: setup.random,
-        sizeHint: settings.packBytes + settings.packBytes / 64 + 4096,
+        room: spare.pop() ?? new SharedArrayBuffer(packRoomBytes),
       });
       pendingOfPack.set(toHex(pack.packId), []);
     }
@@ -101,20 +104,16 @@ export function createLeafEngine(
     if (pack === undefined) return;
     const sealed = pack.seal();
     if (setup.checkSealed) checkSealedPack(sealed, { secrets, chunkHash });
-    const buffer = sealed.bytes.buffer;
-    assert(buffer instanceof ArrayBuffer && sealed.bytes.byteOffset === 0);
-    reply(
-      {
-        type: "pack",
-        packId: sealed.packId,
-        epoch: sealed.epoch,
-        buffer,
-        length: sealed.bytes.length,
-        records: sealed.records,
-        bytesNew: packBytesNew,
-      },
-      [buffer],
-    );
+    assert(sealed.bytes.byteOffset === 0);
+    reply({
+      type: "pack",
+      packId: sealed.packId,
+      epoch: sealed.epoch,
+      buffer: sealed.bytes.buffer,
+      length: sealed.bytes.length,
+      records: sealed.records,
+      bytesNew: packBytesNew,
+    });
     pack = undefined;
     packBytesNew = 0;
   }
@@ -183,6 +182,7 @@ export function createLeafEngine(
   function uploaded(message: ToEngine & { type: "uploaded" }): void {
     for (const key of pendingOfPack.get(message.packId) ?? []) pending.delete(key);
     pendingOfPack.delete(message.packId);
+    spare.push(message.buffer);
   }
 
   return {
@@ -192,12 +192,10 @@ export function createLeafEngine(
           return begin(message);
         case "data":
           cutter.push(message.offset, new Uint8Array(message.buffer, 0, message.length));
-          return reply({ type: "buffer", buffer: message.buffer, dataBytes: message.length }, [
-            message.buffer,
-          ]);
+          return reply({ type: "buffer", buffer: message.buffer, dataBytes: message.length });
         case "check":
           check(message);
-          return reply({ type: "buffer", buffer: message.buffer, dataBytes: 0 }, [message.buffer]);
+          return reply({ type: "buffer", buffer: message.buffer, dataBytes: 0 });
         case "leaf-end":
           return end();
         case "flush":

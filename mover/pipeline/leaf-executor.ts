@@ -6,7 +6,7 @@ import type { EngineSetup, FromEngine, ToEngine } from "./leaf-messages.ts";
 
 /** Runs one leaf engine: in a worker thread, or in this thread between other events. */
 export type LeafExecutor = {
-  readonly post: (message: ToEngine, transfer?: readonly ArrayBuffer[]) => void;
+  readonly post: (message: ToEngine) => void;
   readonly stop: () => Promise<void>;
 };
 
@@ -42,7 +42,7 @@ export function startWorker(setup: EngineSetup, ears: Ears): LeafExecutor {
     );
   });
   return {
-    post: (message, transfer = []) => worker.postMessage(message, [...transfer]),
+    post: (message) => worker.postMessage(message),
     stop: async () => {
       stopping = true;
       await worker.terminate();

@@ -10,7 +10,7 @@ import type { LeafJob } from "./prepare-leaf.ts";
 export type LeafFeeder = {
   readonly feed: (job: LeafJob, executor: LeafExecutor, signal: AbortSignal) => Promise<void>;
   /** A buffer came back. */
-  readonly giveBack: (buffer: ArrayBuffer) => void;
+  readonly giveBack: (buffer: SharedArrayBuffer) => void;
   readonly bytesRead: () => number;
 };
 
@@ -18,7 +18,7 @@ const segmentBytesMax = 1024 * 1024;
 const buffersMax = 64;
 
 type Segment = ByteRun & {
-  readonly message: (buffer: ArrayBuffer) => ToEngine;
+  readonly message: (buffer: SharedArrayBuffer) => ToEngine;
 };
 
 /** `room` resolves when the executors may be given more. */
@@ -33,13 +33,13 @@ export function createLeafFeeder(
   );
   const reads = createSlots(Math.max(1, reader.readsMax));
   const buffers = Math.min(buffersMax, reader.readsMax + 4 * executors);
-  const pool: ArrayBuffer[] = Array.from({ length: buffers }, () => new ArrayBuffer(segmentBytes));
+  const pool = Array.from({ length: buffers }, () => new SharedArrayBuffer(segmentBytes));
   const returned = createBell();
   let bytesRead = 0;
 
   async function read(
     { offset, length }: ByteRun,
-    buffer: ArrayBuffer,
+    buffer: SharedArrayBuffer,
     signal: AbortSignal,
   ): Promise<void> {
     await reads.take(signal);
@@ -64,8 +64,7 @@ export function createLeafFeeder(
         if (first === undefined) return;
         await first.done;
         await room(signal);
-        const { message } = first;
-        executor.post(message, "buffer" in message ? [message.buffer] : []);
+        executor.post(first.message);
       };
       for (const segment of segmentsOf(job, segmentBytes)) {
         signal.throwIfAborted();

@@ -4,7 +4,10 @@ import type { SharedChunkIndex } from "@holdfast/shared/repository/index/chunk-i
 import type { RepositorySecrets } from "@holdfast/shared/repository/keys/secrets";
 import type { PackRecords } from "@holdfast/shared/repository/pack/pack";
 
-/** What a transfer and its workers say to each other. Buffers are transferred, never shared, and come back to be used again. */
+/**
+ * What a transfer and its workers say to each other. Buffers lie in memory that all threads see, because transferring them keeps every
+ * thread's garbage collector at work; a buffer is its receiver's alone until it is sent back, to be used again.
+ */
 export type EngineSetup = {
   readonly secrets: RepositorySecrets;
   readonly settings: RepositorySettings;
@@ -32,7 +35,7 @@ export type ToEngine =
       readonly type: "data";
       readonly offset: number;
       readonly length: number;
-      readonly buffer: ArrayBuffer;
+      readonly buffer: SharedArrayBuffer;
     }
   | {
       readonly type: "check";
@@ -42,19 +45,19 @@ export type ToEngine =
       readonly id: Uint8Array | undefined;
       readonly isFirst: boolean;
       readonly isLast: boolean;
-      readonly buffer: ArrayBuffer;
+      readonly buffer: SharedArrayBuffer;
     }
   | { readonly type: "leaf-end" }
   | { readonly type: "flush" }
-  | { readonly type: "uploaded"; readonly packId: string };
+  | { readonly type: "uploaded"; readonly packId: string; readonly buffer: SharedArrayBuffer };
 
 export type FromEngine =
-  | { readonly type: "buffer"; readonly buffer: ArrayBuffer; readonly dataBytes: number }
+  | { readonly type: "buffer"; readonly buffer: SharedArrayBuffer; readonly dataBytes: number }
   | {
       readonly type: "pack";
       readonly packId: Uint8Array;
       readonly epoch: number;
-      readonly buffer: ArrayBuffer;
+      readonly buffer: SharedArrayBuffer;
       readonly length: number;
       readonly records: PackRecords;
       readonly bytesNew: number;

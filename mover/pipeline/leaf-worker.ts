@@ -8,8 +8,7 @@ const port = parentPort;
 if (port === null) throw new Error("leaf-worker.ts runs as a worker thread only");
 
 const setup = workerData as EngineSetup;
-const reply = (message: FromEngine, transfer: readonly ArrayBuffer[] = []): void =>
-  port.postMessage(message, [...transfer]);
+const reply = (message: FromEngine): void => port.postMessage(message);
 const engine = createLeafEngine({ ...setup, random: systemRandom }, reply);
 let failed = false;
 

@@ -34,8 +34,8 @@ export async function writeLeaves(
   let bytesStored = 0;
   let next = 0;
   while (next < leaves.length) {
-    const sizeHint = 256 * 1024;
-    const pack = createPackBuilder({ kind: "metadata-pack", secrets, random, sizeHint });
+    const room = new SharedArrayBuffer(256 * 1024);
+    const pack = createPackBuilder({ kind: "metadata-pack", secrets, random, room });
     while (next < leaves.length && pack.sizeBytes() < settings.packBytes) {
       const leaf = leaves[next];
       if (leaf === undefined) break;

@@ -71,9 +71,7 @@ export function createPackUploads(
       unindexedChunks += records.count;
       bytesNew += pack.bytesNew;
       bytesStored += pack.length;
-      // Frees the memory now: left to the garbage collector, packs would pile up.
-      buffer.transfer(0);
-      from.post({ type: "uploaded", packId: toHex(packId) });
+      from.post({ type: "uploaded", packId: toHex(packId), buffer });
       waiting -= 1;
       bell.ring();
     },

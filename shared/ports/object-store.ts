@@ -1,7 +1,8 @@
 /**
  * Durable bytes under immutable keys. A put that resolved is visible to the next get and list;
  * no reader ever sees part of an object; a put never replaces what is there (where the store has
- * conditional writes; see `supports`). Keys are relative, of [A-Za-z0-9._/-], at most 512 characters.
+ * conditional writes; see `supports`). Keys are relative, of [A-Za-z0-9._/-], at most 512 characters. Bytes that are put may
+ * lie in memory that threads share; they are the store's to read until the put has ended, and no longer.
  *
  * Failures: `object.not-found`, `object.exists`, `storage.unreachable` (retryable), `storage.refused`,
  * `storage.no-space`, `object.corrupt` (length or checksum differ from what was asked).

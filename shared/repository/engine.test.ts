@@ -75,7 +75,7 @@ function somePack() {
     kind: "data-pack",
     secrets,
     random: systemRandom,
-    sizeHint: 1000,
+    room: new SharedArrayBuffer(1000),
   });
   const chunks = [noise(9000, 1), new Uint8Array(5000).fill(7), noise(1, 2)];
   for (const chunk of chunks) pack.append("chunk", chunkHash.hash(chunk), chunk);
@@ -107,7 +107,7 @@ describe("pack", () => {
       kind: "data-pack",
       secrets,
       random: systemRandom,
-      sizeHint: 1000,
+      room: new SharedArrayBuffer(1000),
     });
     pack.append("chunk", chunkHash.hash(noise(9000, 1)), noise(9000, 2));
     expect(() => checkSealedPack(pack.seal(), { secrets, chunkHash })).toThrow(/not uploaded/);

@@ -64,6 +64,13 @@ export function describeObjectStore(harness: ObjectStoreHarness): void {
       expect(await store.get("bytes/view")).toEqual(Uint8Array.of(10, 11, 12));
     });
 
+    test("bytes in memory that threads share are stored as they are", async () => {
+      const shared = new Uint8Array(new SharedArrayBuffer(200_000));
+      shared.set(pattern(150_000, 1), 1000);
+      await store.put("bytes/shared", shared.subarray(1000, 151_000));
+      expect(await store.get("bytes/shared")).toEqual(pattern(150_000, 1));
+    });
+
     test("put never overwrites", async () => {
       await store.put("taken", Uint8Array.of(1));
       await expectFailure(store.put("taken", Uint8Array.of(2)), "object.exists");

@@ -1,5 +1,6 @@
 import { strict as assert } from "node:assert";
-import { corrupt, toHex } from "../format/bytes.ts";
+import type { KeyObject } from "node:crypto";
+import { corrupt, freeBytes, toHex } from "../format/bytes.ts";
 import { compress, inflate } from "../format/compression.ts";
 import { decrypt, encryptParts, tagBytes } from "../keys/aead.ts";
 
@@ -11,11 +12,11 @@ import { decrypt, encryptParts, tagBytes } from "../keys/aead.ts";
 export type RecordPlace = {
   readonly repositoryId: Uint8Array;
   readonly packId: Uint8Array;
-  readonly packKey: Uint8Array;
+  readonly packKey: KeyObject;
   readonly offset: number;
 };
 
-/** In two parts, to be stored one after the other: nothing is copied on the way into the pack. */
+/** In two parts, to be stored one after the other: nothing is copied on the way into the pack. The caller frees the ciphertext. */
 export function sealRecord(
   place: RecordPlace,
   plain: Uint8Array,
@@ -23,9 +24,12 @@ export function sealRecord(
   const packed = compress(plain);
   assert(packed === undefined || packed.length < plain.length);
   const aad = recordAad(place, plain.length);
-  return encryptParts(place.packKey, nonceAt(place.offset), aad, packed ?? plain);
+  const parts = encryptParts(place.packKey, nonceAt(place.offset), aad, packed ?? plain);
+  if (packed !== undefined) freeBytes(packed);
+  return parts;
 }
 
+/** The result has memory of its own, to be freed. */
 export function openRecord(place: RecordPlace, sealed: Uint8Array, rawLength: number): Uint8Array {
   const name = `record at ${place.offset} of pack ${toHex(place.packId)}`;
   if (sealed.length > rawLength + tagBytes) throw corrupt(`${name} is longer than it may be`);
@@ -36,7 +40,10 @@ export function openRecord(place: RecordPlace, sealed: Uint8Array, rawLength: nu
     sealed,
     name,
   );
-  return plain.length < rawLength ? inflate(plain, rawLength, name) : plain;
+  if (plain.length === rawLength) return plain;
+  const inflated = inflate(plain, rawLength, name);
+  freeBytes(plain);
+  return inflated;
 }
 
 export function nonceAt(offset: number): Uint8Array {

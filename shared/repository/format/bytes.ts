@@ -119,6 +119,17 @@ export function createByteWriter(sizeHint = 256): ByteWriter {
   return writer;
 }
 
+/**
+ * Gives the memory of bytes that are done with back at once. Left to the garbage collector, some hundred KiB a chunk make it run all the
+ * time: it took more of a core than compressing, sealing and hashing together. Nothing else may use the same memory any more.
+ */
+export function freeBytes(bytes: Uint8Array): void {
+  const { buffer } = bytes;
+  // Small buffers are cut from one that they share.
+  const isShared = !(buffer instanceof ArrayBuffer) || buffer.byteLength === Buffer.poolSize;
+  if (!isShared) buffer.transfer(0);
+}
+
 export function toHex(bytes: Uint8Array): string {
   return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length).toString("hex");
 }

@@ -1,11 +1,11 @@
-import { createHash } from "node:crypto";
-import { argon2id } from "hash-wasm";
+import { argon2, createHash } from "node:crypto";
+import { promisify } from "node:util";
 import { Failure } from "../../domain/failure.ts";
 import type { RandomBytes } from "../../ports/random.ts";
 import { corrupt, createByteReader, createByteWriter, sameBytes } from "../format/bytes.ts";
 import { decodeKnownHeader, encodeHeader, headerBytes } from "../format/header.ts";
 import { decrypt, encrypt, zeroNonce } from "./aead.ts";
-import { derive } from "./secrets.ts";
+import { derive, type SealKey, splitKey } from "./secrets.ts";
 
 /** Cost of turning a passphrase into a key: argon2id. */
 export type PassphraseCost = { readonly memoryKiB: number; readonly passes: number };
@@ -22,6 +22,7 @@ export type WrappedKey = {
 const memoryKiBMax = 1024 * 1024;
 const passesMax = 16;
 const saltBytes = 32;
+const argon2id = promisify(argon2);
 
 export async function wrapKey(o: {
   readonly name: string;
@@ -93,21 +94,19 @@ async function wrappingKey(
   salt: Uint8Array,
   cost: PassphraseCost,
   repositoryId: Uint8Array,
-): Promise<{ key: Uint8Array; commitment: Uint8Array }> {
+): Promise<SealKey> {
   if (passphrase === "") {
     throw new Failure("input.invalid", { message: "the repository's passphrase is empty" });
   }
-  const hash = await argon2id({
-    password: passphrase.normalize("NFC"),
-    salt,
+  const hash = await argon2id("argon2id", {
+    message: passphrase.normalize("NFC"),
+    nonce: salt,
     parallelism: 1,
-    iterations: cost.passes,
-    memorySize: cost.memoryKiB,
-    hashLength: 32,
-    outputType: "binary",
+    tagLength: 32,
+    memory: cost.memoryKiB,
+    passes: cost.passes,
   });
-  const both = derive(hash, repositoryId, "holdfast/1/wrap", 64);
-  return { key: both.subarray(0, 32), commitment: both.subarray(32) };
+  return splitKey(derive(hash, repositoryId, "holdfast/1/wrap", 64));
 }
 
 function bound(open: Uint8Array, repositoryId: Uint8Array, name: string): Uint8Array {

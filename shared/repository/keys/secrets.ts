@@ -1,4 +1,4 @@
-import { hkdfSync } from "node:crypto";
+import { createSecretKey, hkdfSync, type KeyObject } from "node:crypto";
 import { corrupt, toHex } from "../format/bytes.ts";
 
 /**
@@ -18,7 +18,7 @@ export type RepositorySecrets = {
 };
 
 export type SealKey = {
-  readonly key: Uint8Array;
+  readonly key: KeyObject;
   /** Stored beside what the key seals: AES-GCM alone does not commit to its key. */
   readonly commitment: Uint8Array;
 };
@@ -44,7 +44,12 @@ export function sealKey(
   }
   const info = `holdfast/1/${purpose}/${toHex(secrets.repositoryId)}/${epoch}`;
   const both = derive(master, salt, info, 64);
-  return { key: both.subarray(0, 32), commitment: both.subarray(32) };
+  return splitKey(both);
+}
+
+/** 32 bytes of key, 32 of commitment. */
+export function splitKey(both: Uint8Array): SealKey {
+  return { key: createSecretKey(both.subarray(0, 32)), commitment: both.subarray(32) };
 }
 
 export function derive(

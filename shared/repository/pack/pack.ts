@@ -1,9 +1,17 @@
 import { strict as assert } from "node:assert";
+import type { KeyObject } from "node:crypto";
 import { Failure } from "../../domain/failure.ts";
 import type { RandomBytes } from "../../ports/random.ts";
 import { idBytes, type KeyedHash } from "../chunk/keyed-hash.ts";
 import { nonceAt, openRecord, sealRecord } from "../chunk/sealed-chunk.ts";
-import { corrupt, createByteReader, createByteWriter, sameBytes, toHex } from "../format/bytes.ts";
+import {
+  corrupt,
+  createByteReader,
+  createByteWriter,
+  freeBytes,
+  sameBytes,
+  toHex,
+} from "../format/bytes.ts";
 import { decodeKnownHeader, encodeHeader, headerBytes } from "../format/header.ts";
 import { decrypt, encrypt, tagBytes } from "../keys/aead.ts";
 import { type RepositorySecrets, sealKey } from "../keys/secrets.ts";
@@ -45,7 +53,7 @@ export type PackBuilder = {
     id: Uint8Array,
     plain: Uint8Array,
   ) => { readonly offset: number; readonly storedLength: number };
-  readonly seal: () => SealedPack;
+  readonly seal: () => SealedPack & { readonly bytes: Uint8Array<SharedArrayBuffer> };
 };
 
 const packIdBytes = 16;
@@ -59,18 +67,18 @@ export function packName(packId: Uint8Array): string {
   return `packs/${hex.slice(0, 2)}/${hex}`;
 }
 
-/** Starts a pack in a buffer of `sizeHint` bytes; it grows when it must. */
+/** Starts a pack in `room`, which is the pack's alone until it is stored; takes larger room when it must. */
 export function createPackBuilder(o: {
   readonly kind: PackKind;
   readonly secrets: RepositorySecrets;
   readonly random: RandomBytes;
-  readonly sizeHint: number;
+  readonly room: SharedArrayBuffer;
 }): PackBuilder {
   const { secrets } = o;
   const packId = Uint8Array.from(o.random(packIdBytes));
   const epoch = secrets.activeEpoch;
   const { key, commitment } = sealKey(secrets, epoch, "pack", packId);
-  let bytes = new Uint8Array(o.sizeHint);
+  let bytes = new Uint8Array(o.room);
   let at = 0;
   let sealed = false;
   const rows = createByteWriter(16 * 1024);
@@ -78,7 +86,8 @@ export function createPackBuilder(o: {
 
   function write(part: Uint8Array): void {
     if (at + part.length > bytes.length) {
-      const larger = new Uint8Array(Math.max(at + part.length, Math.ceil(bytes.length * 1.25)));
+      const lengthBytes = Math.max(at + part.length, Math.ceil(bytes.length * 1.25));
+      const larger = new Uint8Array(new SharedArrayBuffer(lengthBytes));
       larger.set(bytes.subarray(0, at));
       bytes = larger;
     }
@@ -99,6 +108,7 @@ export function createPackBuilder(o: {
       const place = { repositoryId: secrets.repositoryId, packId, packKey: key, offset };
       const [ciphertext, tag] = sealRecord(place, plain);
       write(ciphertext);
+      freeBytes(ciphertext);
       write(tag);
       const storedLength = at - offset;
       rows.bytes(id).u32(offset).u32(storedLength).u32(plain.length).u8(recordKinds[kind]);
@@ -129,7 +139,7 @@ export function readPackFooter(o: {
   readonly kind: PackKind;
   readonly packId: Uint8Array;
   readonly bytes: Uint8Array;
-}): { readonly epoch: number; readonly packKey: Uint8Array; readonly records: PackRecords } {
+}): { readonly epoch: number; readonly packKey: KeyObject; readonly records: PackRecords } {
   const name = packName(o.packId);
   const { epoch } = decodeKnownHeader(o.bytes, o.kind, name);
   const reader = createByteReader(o.bytes, name);
@@ -200,7 +210,7 @@ export function checkSealedPack(
 export function openPackRecord(o: {
   readonly secrets: RepositorySecrets;
   readonly chunkHash: KeyedHash;
-  readonly packKey: Uint8Array;
+  readonly packKey: KeyObject;
   readonly packId: Uint8Array;
   readonly pack: Uint8Array;
   readonly records: PackRecords;
@@ -214,6 +224,7 @@ export function openPackRecord(o: {
     o.records.rawLengths[o.index] ?? 0,
   );
   const id = o.chunkHash.hash(plain);
+  freeBytes(plain);
   if (!sameBytes(id, recordId(o.records, o.index))) {
     throw corrupt(`record ${o.index} of ${packName(o.packId)} does not have its id's contents`);
   }
