@@ -4,7 +4,7 @@ import { Queue, QueueEncryption } from "aws-cdk-lib/aws-sqs";
 import { Construct } from "constructs";
 
 /**
- * The most that SQS allows: a task that waits for a mover with a free place is received every 30 seconds. What ends its
+ * The most that SQS allows: a task that waits for a mover with a free place is received every 15 seconds. What ends its
  * movers is stopped by its claims (mover/tasks/task-runner.ts); what nobody understands ends here.
  */
 const receivesMax = 1000;

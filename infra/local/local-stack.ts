@@ -21,7 +21,7 @@ import { createHttpApi } from "./http-api.ts";
 import { type JsonObject, throughJson } from "./json.ts";
 import { startMover } from "./mover-process.ts";
 import { executionArn, nameInArn, stateMachineArn } from "./names.ts";
-import { environmentOf, provision } from "./provision.ts";
+import { environmentOf, openSecret, provision } from "./provision.ts";
 import { openScheduler } from "./scheduler/scheduler.ts";
 import { createHttpServer } from "./server.ts";
 import { openSqs, type Sqs } from "./sqs/sqs.ts";
@@ -37,7 +37,7 @@ import type { TaskServices } from "./step-functions/tasks.ts";
  * any end, kill -9 included, the next start on the same state folder goes on where this one was.
  */
 export type LocalStack = {
-  /** For AWS_ENDPOINT_URL. */
+  /** For AWS_ENDPOINT_URL. Its path is a secret: who knows it can do everything, reading secrets included. */
   readonly endpoint: string;
   /** Base of the HTTP API; paths start with /v1/. */
   readonly api: string;
@@ -99,6 +99,7 @@ async function start(
   const late: { server?: Server; restoreEnvironment?: () => void } = {};
   const services = await openServices(options, state, undo, late);
   const { dynamodb, events, functions, logger, scheduler, sqs, ssm, steps } = services;
+  const secretPath = `/aws-${openSecret(join(state, "endpoint-secret"))}`;
   const server = createHttpServer(
     {
       services: {
@@ -115,11 +116,13 @@ async function start(
         { prefix: "/2015-03-31/functions/", route: createInvokeRoute(functions) },
       ],
     },
+    secretPath,
     logger,
   );
   late.server = server;
   const port = await listen(server, options.port ?? 0, join(state, "port"));
-  const endpoint = `http://127.0.0.1:${port}`;
+  const api = `http://127.0.0.1:${port}`;
+  const endpoint = `${api}${secretPath}`;
   late.restoreEnvironment = setEnvironment(environmentOf(endpoint));
   const folder = options.stateMachinesFolder;
   await provision({
@@ -145,11 +148,11 @@ async function start(
     });
     undo.push(() => mover.stop());
   }
-  logger.info("ready", { endpoint });
+  logger.info("ready", { api });
   let closing: Promise<void> | undefined;
   return {
     endpoint,
-    api: endpoint,
+    api,
     tokenFile: join(state, "token"),
     state,
     close: () => {

@@ -87,6 +87,17 @@ test("only a Host header that names loopback is answered", async () => {
       asked.on("error", reject);
       asked.end();
     });
+  // Another local user can connect, but does not know the path.
+  for (const path of ["/", "/schedules", "/2015-03-31/functions/Api/invocations", "/aws-guess/"]) {
+    const refused = await fetch(new URL(path, ready.api), {
+      method: "POST",
+      headers: { "x-amz-target": "AmazonSSM.GetParameter" },
+      body: JSON.stringify({ Name: "/holdfast/local/api-token-sha256", WithDecryption: true }),
+    });
+    expect([path, refused.status]).toEqual([path, 403]);
+  }
+  expect((await fetch(new URL("/schedules", ready.api))).status).toBe(403);
+  expect((await fetch(new URL("/v1/status", ready.api))).status).toBe(401);
   const { port } = new URL(ready.endpoint);
   expect(await statusFor(`evil.example:${port}`)).toBe(403);
   expect(await statusFor(`127.0.0.1.evil.example:${port}`)).toBe(403);

@@ -98,7 +98,7 @@ export async function provision(options: {
   });
   await ignoring("ResourceAlreadyExistsException", call("CreateEventBus", { Name: busName }));
   await createScheduleGroup(options.scheduler);
-  const token = openToken(join(state, "token"));
+  const token = openSecret(join(state, "token"));
   await run(
     parameters,
     "PutParameter",
@@ -164,7 +164,8 @@ export function substitute(text: string, file: string, functionNames: readonly s
   });
 }
 
-function openToken(path: string): string {
+/** Random text for this user only, made once and kept. */
+export function openSecret(path: string): string {
   const existing = readFileIfAny(path)?.trim();
   if (existing !== undefined && existing !== "") return existing;
   const token = randomBytes(32).toString("base64url");

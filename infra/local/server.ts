@@ -1,4 +1,4 @@
-import { randomUUID } from "node:crypto";
+import { createHash, randomUUID, timingSafeEqual } from "node:crypto";
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
 import type { Logger } from "@holdfast/shared/ports/logger";
 import { AwsError, unknownOperation } from "./aws-error.ts";
@@ -8,6 +8,9 @@ import type { OperationContext, Operations } from "./operations.ts";
 
 /** DynamoDB's own limit on a request. */
 const requestSizeBytesMax = 16 * 1024 * 1024;
+
+/** What is reached without the secret path: it checks a token of its own. */
+const openPrefix = "/v1/";
 
 export type Route = (
   request: { readonly message: IncomingMessage; readonly url: URL; readonly body: Buffer },
@@ -26,15 +29,18 @@ export type Routes = {
 
 /**
  * The one HTTP server: X-Amz-Target picks the service and operation, the path picks the REST services. Signatures
- * are not checked; instead only loopback may connect, and the Host header has to name loopback (a browser that was
- * sent here by DNS rebinding names another host).
+ * are not checked; instead only loopback may connect, the Host header has to name loopback (a browser that was
+ * sent here by DNS rebinding names another host), and all but the API, which has its own token, lies below a secret path:
+ * loopback is every local user's, and the parameters hold the keys of the hypervisors.
  */
-export function createHttpServer(routes: Routes, logger: Logger): Server {
+export function createHttpServer(routes: Routes, secretPath: string, logger: Logger): Server {
   // Longer than the SDK keeps idle connections, so that it is the client who closes them.
   return createServer({ keepAliveTimeout: 75_000 }, (message, response) => {
     const controller = new AbortController();
     response.on("close", () => controller.abort(new Error("caller went away")));
-    const context = { endpoint: endpointOf(message), signal: controller.signal };
+    const isTrusted = takeSecretPath(message, secretPath);
+    const endpoint = `${endpointOf(message)}${secretPath}`;
+    const context = { endpoint, signal: controller.signal, isTrusted };
     answer(routes, message, response, context, logger).catch((error: unknown) => {
       if (controller.signal.aborted) return;
       sendError(response, error, logger, message);
@@ -46,18 +52,25 @@ async function answer(
   routes: Routes,
   message: IncomingMessage,
   response: ServerResponse,
-  context: OperationContext,
+  context: OperationContext & { readonly isTrusted: boolean },
   logger: Logger,
 ): Promise<void> {
   if (!isLoopbackHost(message.headers.host)) {
     throw new AwsError("AccessDeniedException", "The Host header has to name loopback", 403);
   }
   const target = message.headers["x-amz-target"];
+  if (!context.isTrusted && (target !== undefined || !message.url?.startsWith(openPrefix))) {
+    throw new AwsError(
+      "AccessDeniedException",
+      "The AWS operations lie below the path of the endpoint that the local stack said when it was ready",
+      403,
+    );
+  }
   if (typeof target === "string" && target.startsWith("DynamoDB_")) {
     return routes.dynamodb(message, response);
   }
   const body = await readBody(message);
-  const url = new URL(message.url ?? "/", context.endpoint);
+  const url = new URL(message.url ?? "/", endpointOf(message));
   if (typeof target === "string") {
     const output = await runOperation(routes, target, body, context);
     logger.debug("operation", { target });
@@ -67,6 +80,19 @@ async function answer(
   if (found === undefined) throw unknownOperation(`${message.method} ${url.pathname}`);
   await found.route({ message, url, body }, response, context);
 }
+
+/** Cuts the secret off the request's path; false when it was not there. */
+function takeSecretPath(message: IncomingMessage, secretPath: string): boolean {
+  const { url = "/" } = message;
+  const start = Buffer.from(url.slice(0, secretPath.length).padEnd(secretPath.length));
+  const rest = url.slice(secretPath.length);
+  const isThere = timingSafeEqual(sha256(start), sha256(Buffer.from(secretPath)));
+  if (!isThere || !(rest === "" || /^[/?]/.test(rest))) return false;
+  message.url = rest.startsWith("/") ? rest : `/${rest}`;
+  return true;
+}
+
+const sha256 = (bytes: Buffer): Buffer => createHash("sha256").update(bytes).digest();
 
 async function runOperation(
   routes: Routes,

@@ -55,7 +55,7 @@ const snapshot = received({ kind: "snapshot" });
 
 test("a task that waits for a place is spoken of and goes back into the queue", async () => {
   await tendTask(snapshot, options());
-  expect(calls).toEqual(["heartbeat", "extend 30"]);
+  expect(calls).toEqual(["heartbeat", "extend 15"]);
 });
 
 test("a task that nobody waits for any more is removed", async () => {
@@ -70,7 +70,7 @@ test("a waiting task of a cancelled job is answered at once; its release waits o
   expect(calls).toEqual(["heartbeat", "fail HoldfastCancelled the job was cancelled", "remove"]);
   calls = [];
   await tendTask(received({ kind: "release", outcome: "failed" }), options());
-  expect(calls).toEqual(["heartbeat", "extend 30"]);
+  expect(calls).toEqual(["heartbeat", "extend 15"]);
 });
 
 test("a task that was begun again and again and never ended is given up", async () => {

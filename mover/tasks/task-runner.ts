@@ -28,7 +28,7 @@ export type TaskRunnerOptions = {
 /** How often a driver looks after its guest's scratch space during a transfer: what fills in 5 s must fit in half of `scratchBytesMin`. */
 const watchMs = 5000;
 /** How long a task that waits for a place rests between two words about it: far below the 90 s after which it counts as dead. */
-const waitSeconds = 30;
+const waitSeconds = 15;
 /** A task that was begun so often and never ended takes its movers with it; drains and retries alone do not come near. */
 const claimsMax = 30;
 /** Failed heartbeats or watches in a row that are ridden out. */

@@ -273,13 +273,12 @@ async function saveProfile(
 }
 
 function showBlock(context: Context, state: string, stack: RunningStack, url: string): void {
-  const { api, endpoint, tokenFile, pid } = stack;
+  const { api, tokenFile, pid } = stack;
   const hasLibvirt = existsSync(libvirtSocket);
   printFields(
     context,
     {
       api,
-      awsEndpoint: endpoint,
       tokenFile,
       repository: url,
       state,

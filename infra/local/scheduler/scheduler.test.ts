@@ -91,7 +91,7 @@ async function startScheduler(folder: string, now: () => number, fail: () => boo
     prefix,
     route: scheduler.route,
   }));
-  const server = createHttpServer({ ...routes, paths }, silentLogger);
+  const server = createHttpServer({ ...routes, paths }, "", silentLogger);
   await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
   const address = server.address();
   const port = typeof address === "object" && address !== null ? address.port : 0;
