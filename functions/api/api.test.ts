@@ -10,7 +10,12 @@ import {
   openApi,
   token,
 } from "../../test/helpers/api-harness.ts";
-import { aBackupJob, anInventoryItem, aPoint } from "../../test/helpers/catalog-samples.ts";
+import {
+  aBackupJob,
+  anInventoryItem,
+  aPoint,
+  aRestoreJob,
+} from "../../test/helpers/catalog-samples.ts";
 import type { ControlPlane } from "../../test/helpers/control-plane.ts";
 import { handleRequest } from "./api.ts";
 
@@ -55,6 +60,10 @@ describe("providers and repositories", () => {
     expect((await get("/v1/repositories")).json.items).toEqual([repository.json]);
     const withLogin = { ...newRepository, url: "https://user:pass@store/x" };
     expect((await post("/v1/repositories", withLogin)).status).toBe(400);
+    for (const url of ["s3://x/../y", "relative/folder", "s3://UPPER/x", "ftp://store/x"]) {
+      const refused = await post("/v1/repositories", { ...newRepository, repositoryId: "b", url });
+      expect([url, refused.status]).toEqual([url, 400]);
+    }
     expect(plane.parameters.secrets.size).toBe(2);
   });
 
@@ -71,6 +80,23 @@ describe("providers and repositories", () => {
     expect((await call("DELETE", "/v1/providers/kvm-1", { query: "force=true" })).status).toBe(204);
     expect(plane.parameters.secrets.size).toBe(1);
     expect((await get("/v1/points", { query: `vm=${vmId}` })).json.items).toHaveLength(1);
+  });
+
+  test("a provider is not removed under a restore or a sync, which would leave what they made behind", async () => {
+    await addWorld();
+    await plane.catalog.createJob(aRestoreJob({ jobId: "r", state: "running" }));
+    await plane.workflows.start(
+      { kind: "restore", jobId: "r" },
+      { jobId: "r", siteQueueUrl: "http://queue" },
+    );
+    const busy = await call("DELETE", "/v1/providers/kvm-1", { query: "force=true" });
+    expect(busy).toMatchObject({ status: 409, json: { code: "busy" } });
+    expect(busy.json.detail).toContain("job r, a restore");
+    await plane.catalog.updateJob("r", { state: "failed" });
+    const sync = await post("/v1/providers/kvm-1/sync");
+    expect((await call("DELETE", "/v1/providers/kvm-1")).json.code).toBe("busy");
+    await plane.catalog.updateJob(sync.json.jobId, { state: "succeeded" });
+    expect((await call("DELETE", "/v1/providers/kvm-1")).status).toBe(204);
   });
 
   test("test and sync start inspect jobs; the same key again is the same job", async () => {

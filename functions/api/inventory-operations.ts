@@ -1,5 +1,6 @@
-import type { Job } from "@holdfast/shared/contracts/catalog-items";
+import { type Job, jobStatesEnded } from "@holdfast/shared/contracts/catalog-items";
 import { Failure } from "@holdfast/shared/domain/failure";
+import { parseStorageUrl } from "@holdfast/shared/storage/storage-url";
 import { policiesFor } from "../jobs/resolve-backup.ts";
 import { derivedJobId, hasEnded, startJob } from "../jobs/start-jobs.ts";
 import { createOpenApi } from "./openapi.ts";
@@ -8,6 +9,8 @@ import { providerView, repositoryView, vmView } from "./views.ts";
 
 /** A mover not seen for so long counts as gone; it says that it is there every 30 seconds. */
 const moverSeenMs = 120_000;
+/** The newest jobs; one that is older and still runs is searched for by its VM's lock only. */
+const jobsSearchedMax = 500;
 
 /** Providers, repositories and VMs. */
 export function inventoryOperations(
@@ -86,6 +89,13 @@ export function inventoryOperations(
           jobId: held.lock.jobId,
         });
       }
+      const others = await runningOn(id, services);
+      if (others !== undefined) {
+        throw new Failure("busy", {
+          message: `job ${others.jobId}, a ${others.kind}, works on provider ${id}`,
+          jobId: others.jobId,
+        });
+      }
       const withPoints = vms.filter(({ head }) => head !== undefined);
       if (withPoints.length > 0 && query.force !== true) {
         throw new Failure("conflict", {
@@ -119,6 +129,7 @@ export function inventoryOperations(
 
     async addRepository({ body: { repositoryId, url, passphrase } }) {
       refuseCredentials(url);
+      parseStorageUrl(url);
       const passphraseParameter = newParameterName(services, "repositories", repositoryId);
       const repository = { repositoryId, url, passphraseParameter, createdAt: now() };
       await withSecret(services, { name: passphraseParameter, value: passphrase }, () =>
@@ -131,6 +142,16 @@ export function inventoryOperations(
       items: (await catalog.listRepositories()).map(repositoryView),
     }),
   };
+}
+
+/** A restore or an inspection, which hold no VM. A provider that goes under them would leave their half-made disks behind. */
+async function runningOn(providerId: string, services: ApiServices): Promise<Job | undefined> {
+  for (const job of await services.catalog.listJobs({ limit: jobsSearchedMax })) {
+    if (job.kind === "backup" || job.providerId !== providerId) continue;
+    const isOpen = !jobStatesEnded.includes(job.state);
+    if (isOpen && !(await hasEnded(job.jobId, services))) return job;
+  }
+  return undefined;
 }
 
 /** A name of its own for each attempt, so that a refused one never replaces the secret of what is there. */

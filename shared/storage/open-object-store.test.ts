@@ -2,7 +2,8 @@ import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
-import { openObjectStore, parseStorageUrl, probeStorage } from "./open-object-store.ts";
+import { openObjectStore, probeStorage } from "./open-object-store.ts";
+import { parseStorageUrl } from "./storage-url.ts";
 
 let folder: string;
 beforeAll(async () => {
