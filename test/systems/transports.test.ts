@@ -73,6 +73,8 @@ async function startSshd(lines: readonly string[]): Promise<Server> {
     `PidFile ${at(`pid_${port}`)}`,
     "PermitRootLogin yes",
     "StrictModes no",
+    // A login shell's ~/.bashrc would otherwise run before every command.
+    "SetEnv SHLVL=1",
   ];
   writeFileSync(config, `${[...common, ...lines].join("\n")}\n`);
   const child = spawn("/usr/sbin/sshd", ["-D", "-e", "-f", config], { stdio: "ignore" });
@@ -314,6 +316,13 @@ describe.each(hosts)("commands on a $name host", ({ open }) => {
     const runs = Array.from({ length: 40 }, (_, index) => host.run(["echo", `${index}`]));
     const outputs = (await Promise.all(runs)).map(({ stdout }) => stdout.trim());
     expect(outputs).toEqual(Array.from({ length: 40 }, (_, index) => `${index}`));
+  });
+
+  test("a quick command's end is heard, also when it comes in one piece with its start", async () => {
+    await using host = await open();
+    for (let count = 0; count < 300; count++) {
+      expect(await host.run(["true"])).toMatchObject({ exitCode: 0 });
+    }
   });
 
   test("sockets of the host can be opened; missing ones are unreachable", async () => {

@@ -156,6 +156,8 @@ async function startSshd({ folder, port }: KvmHostOptions) {
         "MaxSessions 64",
         "MaxStartups 64",
         "Subsystem sftp internal-sftp",
+        // A login shell's ~/.bashrc would otherwise run before every command.
+        "SetEnv SHLVL=1",
         "",
       ].join("\n"),
     );

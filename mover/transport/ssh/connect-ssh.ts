@@ -72,10 +72,19 @@ export async function connectSsh(
   let sessionEnded = Promise.withResolvers<void>();
 
   /** A server that limits sessions refuses while others still run: those of ours are waited for, others a little. */
-  async function openSession(line: string, isOver: () => boolean): Promise<ClientChannel> {
+  async function openSession(
+    line: string,
+    isOver: () => boolean,
+    onOpen: (channel: ClientChannel) => void = () => undefined,
+  ): Promise<ClientChannel> {
     for (let attempt = 1; ; ) {
       try {
-        const channel = await openChannel((done) => client.exec(line, done), "a session");
+        const channel = await openChannel((done) => {
+          client.exec(line, (error, opened) => {
+            if (error === undefined) onOpen(opened);
+            done(error, opened);
+          });
+        }, "a session");
         sessionsOpen += 1;
         channel.once("close", () => {
           sessionsOpen -= 1;

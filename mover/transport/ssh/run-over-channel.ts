@@ -7,8 +7,15 @@ import { collectOutput, outputBytesMaxDefault } from "../collect-output.ts";
 import { startDeadline } from "../deadline.ts";
 import { quoteCommand } from "./quote-command.ts";
 
-/** Starts the line in a session; tries again while the server has too many, until nobody waits any more. */
-export type OpenSession = (line: string, isOver: () => boolean) => Promise<ClientChannel>;
+/**
+ * Starts the line in a session; tries again while the server has too many, until nobody waits any more. `onOpen` is
+ * called before anything else of the session is heard: a quick command's exit comes in one piece with its start.
+ */
+export type OpenSession = (
+  line: string,
+  isOver: () => boolean,
+  onOpen?: (channel: ClientChannel) => void,
+) => Promise<ClientChannel>;
 
 /**
  * Runs one command on an SSH session and collects its output. When time, the signal or the limit of output ends it
@@ -31,6 +38,8 @@ export async function runOverChannel(request: {
   const deadline = startDeadline({ timeoutMs: options.timeoutMs, signal: options.signal, what });
   let isOver = false;
   let channel: ClientChannel | undefined;
+  const ended = Promise.withResolvers<number>();
+  ended.promise.catch(() => undefined);
   const abandon = async (running: ClientChannel): Promise<void> => {
     running.close();
     running.destroy();
@@ -38,7 +47,12 @@ export async function runOverChannel(request: {
   };
   try {
     channel = await deadline.race(
-      request.open(line, () => isOver),
+      request.open(
+        line,
+        () => isOver,
+        (opened) =>
+          void waitForExit(opened, what, request.whyLost).then(ended.resolve, ended.reject),
+      ),
       (late) => void abandon(late),
     );
     const output = collectOutput({
@@ -47,11 +61,10 @@ export async function runOverChannel(request: {
       bytesMax: options.outputBytesMax ?? outputBytesMaxDefault,
       what,
     });
-    const ended = waitForExit(channel, what, request.whyLost);
     // A command that does not read all of its input is no failure by itself.
     channel.on("error", () => undefined);
     channel.end(options.input ?? "");
-    const exitCode = await deadline.race(Promise.race([ended, output.exceeded]));
+    const exitCode = await deadline.race(Promise.race([ended.promise, output.exceeded]));
     return { exitCode, ...output.text() };
   } catch (error) {
     if (channel !== undefined) await abandon(channel);
@@ -71,7 +84,7 @@ function waitForExit(
   channel.on("exit", (code: number | null, signalName?: string) => {
     exitCode = code ?? exitCodeOfSignal(signalName);
   });
-  const ended = new Promise<number>((resolve, reject) => {
+  return new Promise((resolve, reject) => {
     channel.on("close", () => {
       if (exitCode !== undefined) resolve(exitCode);
       else {
@@ -80,8 +93,6 @@ function waitForExit(
       }
     });
   });
-  ended.catch(() => undefined);
-  return ended;
 }
 
 /** As shells say it: 128 and the signal's number. SSH names signals without SIG. */
