@@ -6,6 +6,8 @@ import type { ReceivedTask, TaskQueue } from "./ports.ts";
 const pauseAfterFailureMs = 2000;
 /** How often is looked whether all places are taken. */
 const lookMs = 500;
+/** With some 100 ms for each of four at once, a mover speaks for thousands of waiting tasks within the 90 s that they have. */
+const watchersMax = 4;
 
 /**
  * Takes messages and runs them, at most `tasksMax` at once, until `stop` aborts. Then takes no more, gives the running
@@ -68,6 +70,8 @@ export async function pollQueue(options: {
     }
   }
 
-  await Promise.all([...Array.from({ length: tasksMax }, () => repeat(work)), repeat(watchOver)]);
+  const times = (count: number, step: () => Promise<void>) =>
+    Array.from({ length: count }, () => repeat(step));
+  await Promise.all([...times(tasksMax, work), ...times(watchersMax, watchOver)]);
   stop.removeEventListener("abort", onStop);
 }
