@@ -16,11 +16,11 @@ export function createChunkOpener(secrets: RepositorySecrets) {
   const { repositoryId } = secrets;
   return (
     request: OpenRequest,
-  ): { readonly bytes: Uint8Array<ArrayBuffer>; readonly ids: readonly Uint8Array[] } => {
+  ): { readonly bytes: Uint8Array; readonly ids: readonly Uint8Array[] } => {
     const { packId } = request;
     const packKey = sealKey(secrets, request.epoch, "pack", packId).key;
     const total = request.chunks.reduce((sum, { length }) => sum + length, 0);
-    const bytes = new Uint8Array(total);
+    const bytes = new Uint8Array(request.into ?? new ArrayBuffer(total), 0, total);
     let at = 0;
     const ids = request.chunks.map((chunk) => {
       const from = chunk.offset - request.offset;

@@ -49,6 +49,8 @@ const workersMax = 8;
 /** Leaves worked on at once, and ranged reads in flight: at most 8 MiB each, also inflated. */
 const leavesInFlight = 6;
 const rangesInFlight = 8;
+/** What `planRanges` lets one range inflate to. */
+const rangeRawBytesMax = 8 * 1024 * 1024;
 
 /**
  * Fails with `target.refused` when the target is too small, `object.corrupt` or `object.not-found` for damage in the repository, `verification.failed`
@@ -96,6 +98,8 @@ async function restore(o: Restoring): Promise<RestoreResult> {
   const digests = createDigests(repository.secrets);
   const target = createTarget(writer, signal);
   const ranges = createSlots(rangesInFlight);
+  // Used again and again: as many as ranges were in flight at once.
+  const rooms: SharedArrayBuffer[] = [];
   const leafDigests: Uint8Array[] = [];
   let bytesDone = 0;
   let bytesRead = 0;
@@ -113,12 +117,13 @@ async function restore(o: Restoring): Promise<RestoreResult> {
     try {
       const bytes = await repository.store.getRange(packName(range.packId), range, { signal });
       bytesRead += bytes.length;
-      const opened = await o.openers.open({ ...range, bytes });
+      const room = rooms.pop() ?? new SharedArrayBuffer(rangeRawBytesMax);
+      const opened = await o.openers.open({ ...range, bytes, into: room });
       const { pieces, placed } = arrange(range, opened);
       signal.throwIfAborted();
       await target.write(pieces);
-      // Frees the memory now: left to the garbage collector, written data would pile up.
-      if (opened.bytes.buffer instanceof ArrayBuffer) opened.bytes.buffer.transfer(0);
+      // Only here: after a failure somebody may still be writing from it.
+      rooms.push(room);
       return placed;
     } finally {
       ranges.give();

@@ -10,6 +10,8 @@ export type OpenRequest = {
   readonly offset: number;
   readonly bytes: Uint8Array;
   readonly chunks: readonly SealedChunkPlace[];
+  /** Takes the chunks' bytes and must hold them all; the asker uses it again. Without it they come in memory of their own. */
+  readonly into?: SharedArrayBuffer;
 };
 
 export type SealedChunkPlace = {

@@ -1,5 +1,6 @@
 import { parentPort, workerData } from "node:worker_threads";
 import { toFailureRecord } from "@holdfast/shared/domain/failure";
+import { freeBytes } from "@holdfast/shared/repository/format/bytes";
 import { createChunkOpener } from "./chunk-opener.ts";
 import type { OpenAnswer, OpenerSetup, OpenRequest } from "./restore-messages.ts";
 
@@ -12,7 +13,10 @@ port.on("message", (request: OpenRequest) => {
   const { number } = request;
   try {
     const { bytes, ids } = open(request);
-    port.postMessage({ number, bytes, ids } satisfies OpenAnswer, [bytes.buffer]);
+    // Given to this thread alone, and done with.
+    freeBytes(request.bytes);
+    const transfer = bytes.buffer instanceof ArrayBuffer ? [bytes.buffer] : [];
+    port.postMessage({ number, bytes, ids } satisfies OpenAnswer, transfer);
   } catch (error) {
     port.postMessage({ number, failure: toFailureRecord(error) } satisfies OpenAnswer);
   }
