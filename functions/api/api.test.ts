@@ -71,6 +71,15 @@ describe("providers and repositories", () => {
     const vmId = await addWorld();
     await commitPoint(vmId);
     expect((await call("DELETE", "/v1/providers/kvm-1")).status).toBe(409);
+    await plane.catalog.lockVm(vmId, "job-pt-2");
+    const { lock } = await plane.catalog.getVm(vmId);
+    await plane.catalog.commitPoint(aPoint({ vmId, jobId: "job-pt-2", pointId: "pt-2" }), {
+      fence: lock?.fence ?? 0,
+      anchor: { strategy: "checkpoint", state: {} },
+    });
+    await plane.catalog.unlockVm(vmId, "job-pt-2");
+    const refused = await call("DELETE", "/v1/providers/kvm-1");
+    expect(refused.json.detail).toContain("1 keep a snapshot or checkpoint on their host");
     const held = await plane.catalog.lockVm(vmId, "job-x");
     expect(held).toBeGreaterThan(0);
     await plane.catalog.createJob(aBackupJob({ jobId: "job-x", vmId }));
@@ -79,7 +88,7 @@ describe("providers and repositories", () => {
     await plane.catalog.unlockVm(vmId, "job-x");
     expect((await call("DELETE", "/v1/providers/kvm-1", { query: "force=true" })).status).toBe(204);
     expect(plane.parameters.secrets.size).toBe(1);
-    expect((await get("/v1/points", { query: `vm=${vmId}` })).json.items).toHaveLength(1);
+    expect((await get("/v1/points", { query: `vm=${vmId}` })).json.items).toHaveLength(2);
   });
 
   test("a provider is not removed under a restore or a sync, which would leave what they made behind", async () => {

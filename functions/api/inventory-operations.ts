@@ -98,8 +98,13 @@ export function inventoryOperations(
       }
       const withPoints = vms.filter(({ head }) => head !== undefined);
       if (withPoints.length > 0 && query.force !== true) {
+        const kept = withPoints.filter(({ head }) => head?.anchor !== undefined).length;
+        const onHosts =
+          kept === 0
+            ? ""
+            : `, and ${kept} keep a snapshot or checkpoint on their host, which only a backup without incremental (--no-incremental) removes`;
         throw new Failure("conflict", {
-          message: `${withPoints.length} VMs of provider ${id} have recovery points; with force the provider goes and the points stay`,
+          message: `${withPoints.length} VMs of provider ${id} have recovery points${onHosts}; with force the provider goes, and all of that stays`,
         });
       }
       await catalog.removeProvider(id);
