@@ -11,6 +11,7 @@ import {
   type StandaloneLine,
   StandaloneRequest,
   standaloneResults,
+  type VerifyReport,
 } from "@holdfast/shared/contracts/standalone";
 import { Failure, toFailureRecord } from "@holdfast/shared/domain/failure";
 import { newSortableId } from "@holdfast/shared/domain/ids";
@@ -27,6 +28,7 @@ import { openRepositoryAt } from "./open-repository-at.ts";
 import { loadChunkIndex } from "./pipeline/chunk-index-loader.ts";
 import { restoreDisk } from "./pipeline/restore-disk.ts";
 import { transferDisk } from "./pipeline/transfer-disk.ts";
+import { verifyRepository } from "./pipeline/verify-repository.ts";
 import { openImageSource } from "./transport/image-source.ts";
 import { openImageTarget } from "./transport/image-target.ts";
 import { fetchHostKeys } from "./transport/ssh/fetch-host-keys.ts";
@@ -85,6 +87,8 @@ async function perform(request: ReturnType<typeof StandaloneRequest.parse>): Pro
       return await restoreImage(await open(request), request);
     case "image-metadata":
       return await readMetadata(await open(request), request.pointId);
+    case "repository-verify":
+      return await verify(await open(request), request);
     case "fetch-host-keys": {
       const { signal } = stop;
       const hostKeys = await fetchHostKeys(request.host, request.port, { signal });
@@ -243,6 +247,20 @@ async function restoreImage(
   const seconds = (clock.now() - startedMs) / 1000;
   const summary = { sizeBytes, bytesScanned: sizeBytes, bytesRead: 0, bytesNew: 0, bytesStored: 0 };
   return { pointId: point.pointId, disk: disk.key, output, summary: { ...summary, seconds } };
+}
+
+async function verify(
+  repository: Repository,
+  { share, pointId }: Request<"repository-verify">,
+): Promise<VerifyReport> {
+  return await verifyRepository({
+    repository,
+    share,
+    ...(pointId === undefined ? {} : { pointId }),
+    onProgress: reportProgress("recovery points"),
+    signal: stop.signal,
+    logger,
+  });
 }
 
 /** One image is one VM to the repository; its name may hold what an object's name may not. */

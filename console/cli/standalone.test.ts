@@ -8,6 +8,7 @@ import {
   readdirSync,
   readFileSync,
   rmSync,
+  statSync,
   writeFileSync,
   writeSync,
 } from "node:fs";
@@ -16,6 +17,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { ErrorDocument, JobEvent } from "@holdfast/shared/contracts/events";
+import { VerifyReport } from "@holdfast/shared/contracts/standalone";
 import { afterAll, beforeAll, expect, test, vi } from "vitest";
 
 /** The real command with the real mover as its child, on real files. */
@@ -215,6 +217,44 @@ test("damaged data is exit code 8 and leaves no file behind", () => {
   ]);
   expect(run.status).toBe(8);
   expect(readdirSync(folder).filter((name) => name.startsWith("damaged.raw"))).toEqual([]);
+});
+
+test("verify reads everything, names what is damaged, and says it by exit code 8", () => {
+  const home = join(folder, "verified");
+  expect(holdfast(["repository", "init", home]).status).toBe(0);
+  for (const name of ["web", "mail"]) {
+    const words = ["image", "backup", source, "--repository", home, "--name", name];
+    expect(holdfast(words).status).toBe(0);
+  }
+  const verify = ["repository", "verify", home];
+  const good = holdfast(verify);
+  expect(good).toMatchObject({ status: 0 });
+  expect(good.stdout).toMatch(/^all right: 2 points, 2 disks, \d+ chunks, /);
+  const sampled = holdfast([...verify, "--sample", "5%"]);
+  expect(sampled).toMatchObject({ status: 0 });
+  expect(sampled.stdout).toContain("(a sample of 5%)");
+  for (const share of ["0%", "5", "101%", "x"]) {
+    expect(holdfast([...verify, "--sample", share]).status).toBe(2);
+  }
+  expect(holdfast([...verify, "--point", "nope"]).status).toBe(5);
+
+  const largest = readdirSync(join(home, "packs"), { recursive: true, withFileTypes: true })
+    .filter((entry) => entry.isFile())
+    .map((entry) => join(entry.parentPath, entry.name))
+    .sort((left, right) => statSync(right).size - statSync(left).size)[0];
+  rmSync(largest ?? "");
+  const bad = holdfast([...verify, "--json"]);
+  expect(bad.status).toBe(8);
+  const last = JobEvent.parse(JSON.parse(bad.stdout.trimEnd().split("\n").at(-1) ?? ""));
+  expect(last).toMatchObject({ type: "job.finished", state: "damaged" });
+  const report = VerifyReport.parse(last.result);
+  expect(report.damagedPoints.map(({ name }) => name).sort()).toEqual(["mail", "web"]);
+  const first = report.damagedPoints[0]?.disks[0];
+  expect(report.damagedPoints[1]?.disks[0]?.ranges).toEqual(first?.ranges);
+  const told = holdfast(verify);
+  expect(told).toMatchObject({ status: 8 });
+  const { offset, length } = first?.ranges[0] ?? { offset: -1, length: -1 };
+  expect(told.stdout).toContain(`bytes ${offset} to ${offset + length - 1}\n`);
 });
 
 /** A source that accepts and never says a word. */

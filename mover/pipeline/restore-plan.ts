@@ -1,4 +1,8 @@
-import { type Leaf, leafEntries } from "@holdfast/shared/repository/extent-map/leaf";
+import {
+  type Leaf,
+  type LeafEntry,
+  leafEntries,
+} from "@holdfast/shared/repository/extent-map/leaf";
 import { corrupt } from "@holdfast/shared/repository/format/bytes";
 import type { ByteRun } from "./leaf-plan.ts";
 import type { SealedChunkPlace } from "./restore-messages.ts";
@@ -16,10 +20,14 @@ const gapBytesMax = 128 * 1024;
 /** So that repeated data does not make a range inflate to any size. */
 const rangeRawBytesMax = 8 * 1024 * 1024;
 
-/** Chunks that lie close together in a pack become one range. */
+/** Chunks that lie close together in a pack become one range. Chunks that `isWanted` denies are left out; every entry is checked. */
 export function planRanges(
   leaf: Leaf,
-  o: { readonly diskOffset: number; readonly chunkBytesMax: number },
+  o: {
+    readonly diskOffset: number;
+    readonly chunkBytesMax: number;
+    readonly isWanted?: (entry: LeafEntry) => boolean;
+  },
 ): readonly PackRange[] {
   type Chunk = SealedChunkPlace & { diskOffsets: number[] };
   const packs = new Map<
@@ -30,6 +38,7 @@ export function planRanges(
     if (entry.length > o.chunkBytesMax) {
       throw corrupt(`leaf ${leaf.index} has a chunk of ${entry.length} bytes`);
     }
+    if (o.isWanted?.(entry) === false) continue;
     const key = Buffer.from(entry.pack.packId).toString("latin1");
     const pack = packs.get(key) ?? { ...entry.pack, chunks: new Map<number, Chunk>() };
     packs.set(key, pack);

@@ -46,6 +46,14 @@ export const StandaloneRequest = z.discriminatedUnion("kind", [
     pointId: z.string().min(1).max(200),
   }),
   z.strictObject({
+    kind: z.literal("repository-verify"),
+    ...Access,
+    /** Share of the chunks that is read, above 0 to 1. All that names chunks is read always. */
+    share: z.number().gt(0).max(1).default(1),
+    /** This point only. */
+    pointId: z.string().min(1).max(200).optional(),
+  }),
+  z.strictObject({
     kind: z.literal("fetch-host-keys"),
     host: z.string().min(1).max(255),
     port: z.int().min(1).max(65_535),
@@ -96,6 +104,48 @@ export const PointMetadata = z.object({
 });
 export type PointMetadata = z.infer<typeof PointMetadata>;
 
+/** A disk that a restore cannot give back whole; ranges in bytes of the disk, rising, neighbours joined. */
+export const DamagedDisk = z.object({
+  disk: z.string(),
+  sizeBytes: z.int(),
+  bytesDamaged: z.int(),
+  ranges: z.array(z.object({ offset: z.int(), length: z.int() })),
+  /** Further ranges, counted only. */
+  rangesOmitted: z.int(),
+  /** Of the first range. */
+  reason: z.string(),
+});
+export type DamagedDisk = z.infer<typeof DamagedDisk>;
+
+export const DamagedPoint = z.object({
+  pointId: z.string(),
+  name: z.string(),
+  takenAt: z.string(),
+  rootKey: z.string(),
+  /** Why the VM's metadata cannot be read, where it cannot; the disks can be restored without it. */
+  metadata: z.string().optional(),
+  disks: z.array(DamagedDisk),
+});
+export type DamagedPoint = z.infer<typeof DamagedPoint>;
+
+/** What a verification read and found. Bytes: read from storage, and of these after decrypting and inflating. */
+export const VerifyReport = z.object({
+  share: z.number(),
+  points: z.int(),
+  disks: z.int(),
+  chunksChecked: z.int(),
+  chunksBad: z.int(),
+  bytesRead: z.int(),
+  bytesChecked: z.int(),
+  seconds: z.number(),
+  damagedPoints: z.array(DamagedPoint),
+  /** Objects that are damaged or missing; a recovery point's own root among them means that the point is lost. */
+  damagedObjects: z.array(z.object({ object: z.string(), reason: z.string() })),
+  /** Damaged too, but no restore needs them. */
+  harmless: z.array(z.object({ object: z.string(), reason: z.string() })),
+});
+export type VerifyReport = z.infer<typeof VerifyReport>;
+
 export const standaloneResults = {
   "repository-init": z.object({ repositoryId: z.string(), url: z.string() }),
   "image-backup": z.object({ point: ImagePoint, summary: TransferSummary }),
@@ -107,6 +157,7 @@ export const standaloneResults = {
     summary: TransferSummary,
   }),
   "image-metadata": PointMetadata,
+  "repository-verify": VerifyReport,
   "fetch-host-keys": z.object({
     /** OpenSSH's form, `ssh-ed25519 AAAA…`, the strongest first. */
     hostKeys: z.array(z.object({ key: z.string(), fingerprint: z.string() })),

@@ -53,7 +53,7 @@ const failures = {
     retryable: false,
     exitCode: 4,
     advice:
-      "Compare the fingerprint with the host's own (ssh-keygen -lf), then pin it with `holdfast provider add --host-key`.",
+      "Compare the fingerprint with the host's own (ssh-keygen -lf), then pin it with `holdfast provider add libvirt --host-key`.",
   },
   "host.key-changed": {
     retryable: false,
@@ -152,7 +152,8 @@ const failures = {
   "object.not-found": {
     retryable: false,
     exitCode: 5,
-    advice: "An object of the repository is missing. Run `holdfast repository verify`.",
+    advice:
+      "An object of the repository is missing. `holdfast repository verify URL` names what is affected.",
   },
   "object.exists": {
     retryable: false,
@@ -162,7 +163,8 @@ const failures = {
   "object.corrupt": {
     retryable: false,
     exitCode: 8,
-    advice: "Stored bytes are damaged. Run `holdfast repository verify` and `repair`.",
+    advice:
+      "Stored bytes are damaged. `holdfast repository verify URL` names what is affected; keep everything, the object may be put back.",
   },
   "repository.not-found": {
     retryable: false,
@@ -189,7 +191,7 @@ const failures = {
     retryable: false,
     exitCode: 8,
     advice:
-      "Restored or stored data differs from what was backed up. Keep everything and run `holdfast repository verify --all`.",
+      "Restored or stored data differs from what was backed up. Keep everything and run `holdfast repository verify URL`.",
   },
   "seal.mismatch": {
     retryable: false,

@@ -4,6 +4,7 @@ import { readPassphrase } from "../read-secret.ts";
 import { formatAge } from "../render/format.ts";
 import { note, printFields, printTable } from "../report.ts";
 import { repositoryUrl } from "./image.ts";
+import { verifyRepository } from "./verify-repository.ts";
 
 const passphraseOption = {
   flags: "--passphrase-file <file>",
@@ -116,4 +117,4 @@ const list: CommandDefinition = {
   },
 };
 
-export const repositoryCommands: readonly CommandDefinition[] = [init, add, list];
+export const repositoryCommands: readonly CommandDefinition[] = [init, add, list, verifyRepository];

@@ -4,21 +4,27 @@ import type { Context } from "../context.ts";
 import { printable } from "../render/format.ts";
 import { createReporter, note } from "../report.ts";
 
-type TransferKind = "image-backup" | "image-restore";
+const stages = {
+  "image-backup": "backup",
+  "image-restore": "restore",
+  "repository-verify": "verify",
+} as const;
+type LongKind = keyof typeof stages;
 
 /**
- * A transfer that this command runs itself. It is told like a job of the control plane, under an id of its own;
+ * Long work that this command runs itself. It is told like a job of the control plane, under an id of its own;
  * here Ctrl-C does cancel: nobody else would go on with it. What a cancelled backup stored is found again by the next.
  */
-export async function runAsJob<Kind extends TransferKind>(
+export async function runAsJob<Kind extends LongKind>(
   context: Context,
   request: StandaloneRequest & { readonly kind: Kind },
+  options: { readonly endState?: (result: StandaloneResult<Kind>) => string } = {},
 ): Promise<StandaloneResult<Kind>> {
   const job = newSortableId(context.clock.now(), context.random);
   const reporter = createReporter(context);
   const stop = new AbortController();
   using _interrupt = context.onInterrupt(() => stop.abort());
-  const stage = request.kind === "image-backup" ? "backup" : "restore";
+  const stage = stages[request.kind];
   const name = "name" in request ? request.name : undefined;
   reporter.started(job);
   reporter.stage(job, stage, "started");
@@ -42,7 +48,10 @@ export async function runAsJob<Kind extends TransferKind>(
     });
     reporter.end();
     reporter.stage(job, stage, "finished");
-    reporter.finished(job, { state: "succeeded", result: { ...result } });
+    reporter.finished(job, {
+      state: options.endState?.(result) ?? "succeeded",
+      result: { ...result },
+    });
     return result;
   } catch (error) {
     reporter.end();

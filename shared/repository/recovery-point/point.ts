@@ -42,7 +42,7 @@ const Root = z.object({
 });
 export type Root = z.infer<typeof Root>;
 
-export type PointSummary = Omit<Root, "v" | "metadataKey"> & { readonly rootKey: string };
+export type PointSummary = Omit<Root, "v"> & { readonly rootKey: string };
 
 const namePart = /^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$/;
 
@@ -82,7 +82,7 @@ export function decodeRoot(bytes: Uint8Array, rootKey: string): Root {
   return root.data;
 }
 
-export function summarize({ v: _, metadataKey: __, ...root }: Root, rootKey: string): PointSummary {
+export function summarize({ v: _, ...root }: Root, rootKey: string): PointSummary {
   return { ...root, rootKey };
 }
 
