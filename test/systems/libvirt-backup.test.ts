@@ -3,6 +3,7 @@ import { type Guest, startGuest } from "../testbeds/kvm-guest.ts";
 import {
   BackupSeries,
   type Bench,
+  endSeries,
   frozenTruth,
   leftovers,
   startBench,
@@ -26,16 +27,6 @@ afterAll(() => guest?.remove());
 afterEach(async () => {
   expect(await leftovers(bench.host, guest.uuid)).toEqual([]);
 });
-
-/** Ends a series: what the last point kept for the next is given back by a backup that keeps nothing. */
-async function endSeries(series: BackupSeries): Promise<void> {
-  const last = await series.snapshot({
-    strategy: series.anchor?.strategy ?? "auto",
-    incremental: false,
-  });
-  await series.release(last, "committed");
-  expect([...series.ledger.entries.keys()]).toEqual([]);
-}
 
 describe.each(["ssh-snapshot", "checkpoint"] as const)("strategy %s", (strategy) => {
   test("full and incrementals of a writing guest are what was frozen", async () => {

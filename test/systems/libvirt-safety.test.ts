@@ -2,9 +2,7 @@ import { stat } from "node:fs/promises";
 import { join } from "node:path";
 import { isFailure } from "@holdfast/shared/domain/failure";
 import { systemClock } from "@holdfast/shared/ports/clock";
-import type { HostConnection } from "@holdfast/shared/ports/host";
 import { afterAll, afterEach, beforeAll, expect, test } from "vitest";
-import { createTransports } from "../../mover/transport/transports.ts";
 import { type Guest, startGuest } from "../testbeds/kvm-guest.ts";
 import {
   BackupSeries,
@@ -14,6 +12,7 @@ import {
   leftovers,
   newContext,
   startBench,
+  tappedTransports,
 } from "../testbeds/libvirt-bench.ts";
 import { createMemoryLedger } from "../testbeds/memory-ledger.ts";
 import { run, shell, waitUntil } from "../testbeds/run.ts";
@@ -101,21 +100,10 @@ test("R14: the agent stops between freeze and thaw; the host thaws the guest wit
     kill -STOP $(pidof qemu-ga); sleep 25; kill -CONT $(pidof qemu-ga)
   ) </dev/null >/dev/null 2>&1 &`);
   const driver = bench.driverWith({
-    transports: {
-      ...createTransports(),
-      connectHost: async (address, options) => {
-        const connection = await createTransports().connectHost(address, options);
-        const slow: HostConnection["run"] = async (command, runOptions) => {
-          if (command.includes("snapshot-create-as")) await systemClock.sleep(4000);
-          return connection.run(command, runOptions);
-        };
-        return {
-          ...connection,
-          run: slow,
-          [Symbol.asyncDispose]: () => connection[Symbol.asyncDispose](),
-        };
-      },
-    },
+    transports: tappedTransports(async (command, run) => {
+      if (command.includes("snapshot-create-as")) await systemClock.sleep(4000);
+      return run(command);
+    }),
   });
   const session = await driver.snapshot(
     {
@@ -147,24 +135,13 @@ async function agentStatus(): Promise<string> {
 }
 
 test("R14: the mover dies while the guest is frozen; it is thawed within 30 s from outside", async () => {
+  let isDead = false;
   const driver = bench.driverWith({
-    transports: {
-      ...createTransports(),
-      connectHost: async (address, options) => {
-        const connection = await createTransports().connectHost(address, options);
-        let isDead = false;
-        const dying: HostConnection["run"] = async (command, runOptions) => {
-          if (command.includes("snapshot-create-as")) isDead = true;
-          if (isDead) throw new Died("the mover is dead");
-          return connection.run(command, runOptions);
-        };
-        return {
-          ...connection,
-          run: dying,
-          [Symbol.asyncDispose]: () => connection[Symbol.asyncDispose](),
-        };
-      },
-    },
+    transports: tappedTransports(async (command, run) => {
+      if (command.includes("snapshot-create-as")) isDead = true;
+      if (isDead) throw new Died("the mover is dead");
+      return run(command);
+    }),
   });
   const ledger = createMemoryLedger();
   const context = newContext(ledger);

@@ -14,6 +14,8 @@ export type GuestDisk = {
   readonly mebibytes: number;
   /** An RBD image instead of a file: `pool/image`, reached by this configuration file. */
   readonly rbd?: { readonly image: string; readonly configFile: string };
+  /** A block device instead of a file; raw. It gets a new file system. */
+  readonly device?: string;
   /** A template that stays shared; the guest's disk is an overlay over it. */
   readonly template?: string;
 };
@@ -168,6 +170,10 @@ async function executeInGuest(
 async function makeDisk(host: KvmHost, name: string, disk: GuestDisk): Promise<void> {
   const file = diskFile(host, name, disk);
   if (disk.rbd !== undefined) return;
+  if (disk.device !== undefined) {
+    await run("mkfs.ext4", ["-q", "-F", disk.device]);
+    return;
+  }
   if (disk.template !== undefined) {
     const over = ["-q", "-f", "qcow2", "-F", "qcow2", "-b", disk.template, file];
     await run("qemu-img", ["create", ...over]);
@@ -198,9 +204,9 @@ function domainXml(
       : "";
   const diskXml = disks.map((disk) =>
     disk.rbd === undefined
-      ? `<disk type='file' device='disk'>
+      ? `<disk type='${disk.device === undefined ? "file" : "block"}' device='disk'>
       <driver name='qemu' type='${disk.format}' discard='unmap'/>
-      <source file='${diskFile(host, name, disk)}'/><target dev='${disk.target}' bus='virtio'/>
+      <source ${sourceOf(host, name, disk)}/><target dev='${disk.target}' bus='virtio'/>
       <serial>${name}-${disk.target}</serial>
     </disk>`
       : `<disk type='network' device='disk'>
@@ -232,6 +238,9 @@ function domainXml(
 </domain>
 `;
 }
+
+const sourceOf = (host: KvmHost, name: string, disk: GuestDisk) =>
+  disk.device === undefined ? `file='${diskFile(host, name, disk)}'` : `dev='${disk.device}'`;
 
 const modules =
   "virtio_ring virtio virtio_pci_modern_dev virtio_pci_legacy_dev virtio_pci virtio_blk virtio_console";

@@ -7,13 +7,14 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { BackupOptions } from "@holdfast/shared/domain/policy";
 import { systemClock } from "@holdfast/shared/ports/clock";
-import type { DiskReader } from "@holdfast/shared/ports/disk";
+import type { DiskReader, DiskWriter } from "@holdfast/shared/ports/disk";
 import type {
   BackupSession,
   ChangeAnchor,
   Driver,
   DriverContext,
 } from "@holdfast/shared/ports/driver";
+import type { CommandResult } from "@holdfast/shared/ports/host";
 import type { Ledger } from "@holdfast/shared/ports/ledger";
 import { createJsonLogger, silentLogger } from "@holdfast/shared/ports/logger";
 import type { Transports } from "@holdfast/shared/ports/transport";
@@ -60,6 +61,39 @@ export async function startBench(): Promise<Bench> {
   return { host, driver: driverWith({}), driverWith };
 }
 
+/** Transports whose commands on the host go through `tap`, which may look, wait, change them or die. */
+export function tappedTransports(
+  tap: (
+    command: readonly [string, ...string[]],
+    run: (command: readonly [string, ...string[]]) => Promise<CommandResult>,
+  ) => Promise<CommandResult>,
+): Transports {
+  const transports = createTransports();
+  return {
+    ...transports,
+    connectHost: async (address, options) => {
+      const connection = await transports.connectHost(address, options);
+      return {
+        name: connection.name,
+        run: (command, runOptions) =>
+          tap(command, (changed) => connection.run(changed, runOptions)),
+        openUnixSocket: (path, more) => connection.openUnixSocket(path, more),
+        openTcpSocket: (at, more) => connection.openTcpSocket(at, more),
+        [Symbol.asyncDispose]: () => connection[Symbol.asyncDispose](),
+      };
+    },
+  };
+}
+
+/** Gives back what a series keeps, by a backup that keeps nothing. */
+export async function endSeries(series: BackupSeries): Promise<void> {
+  const strategy = series.anchor?.strategy ?? "auto";
+  const last = await series.snapshot({ strategy, incremental: false });
+  await series.release(last, "committed");
+  const left = [...series.ledger.entries.keys()];
+  if (left.length > 0) throw new Error(`still in the ledger: ${left.join(", ")}`);
+}
+
 const logger =
   process.env["HOLDFAST_TEST_LOG"] === undefined
     ? silentLogger
@@ -73,8 +107,11 @@ export function newContext(ledger: Ledger, jobId = newJobId()): DriverContext {
 
 export function newJobId(): string {
   jobsMade += 1;
-  return `${Date.now().toString(36)}-test${process.pid}x${jobsMade}`;
+  return `${Date.now().toString(36)}-${jobMark}${jobsMade}`;
 }
+
+/** In the ids of this process's jobs, and so in the name of all that they make. */
+const jobMark = `test${process.pid}x`;
 
 export const backupOptions = (options: Partial<BackupOptions> = {}): BackupOptions =>
   BackupOptions.parse({ scratchBytesMin: 16 * 1024 ** 2, ...options });
@@ -103,6 +140,13 @@ export class BackupSeries {
     );
     // A session is plain JSON: any mover can pick it up.
     return { session: JSON.parse(JSON.stringify(session)) as BackupSession, context };
+  }
+
+  /** Snapshot, transfer, release, all compared; answers with each disk's mode. */
+  async backUp(options: Partial<BackupOptions> = {}): Promise<Backup> {
+    const backup = await this.snapshot(options);
+    await this.release(backup, "committed", await this.transfer(backup, frozenTruth(backup)));
+    return backup;
   }
 
   /** Reads all disks as the pipeline would and compares them with what QEMU's own tool reads. */
@@ -176,6 +220,41 @@ export async function applyExtents(
   return { image, bytesRead, bytesUnchanged };
 }
 
+/** Data and holes of sizes around the units of disks and images, in turn, from the first byte to the last. */
+export function holedImage(sizeBytes: number, seed: number): Buffer {
+  const lengths = [512, 4096, 512, 65_536, 1536, 66_048, 131_072, 1024 ** 2, 4608, 196_608];
+  const image = Buffer.alloc(sizeBytes);
+  for (let at = 0, turn = seed; at < sizeBytes; turn++) {
+    const end = Math.min(sizeBytes, at + (lengths[(turn * seed * 7) % lengths.length] ?? 512));
+    if (turn % 2 === 0) image.fill((turn % 255) + 1, at, end);
+    at = end;
+  }
+  return image;
+}
+
+/** Writes it as the pipeline would. `isUsed`: over a target that is full of other data, holes as zeros. */
+export async function writeHoled(
+  target: DiskWriter,
+  image: Buffer,
+  { isUsed }: { readonly isUsed: boolean },
+): Promise<void> {
+  await using writer = target;
+  const piece = Buffer.alloc(Math.min(writer.writeBytesMax, 1024 ** 2), 0xaa);
+  for (let at = 0; isUsed && at < image.length; at += piece.length) {
+    await writer.write(at, piece.subarray(0, Math.min(piece.length, image.length - at)));
+  }
+  for (let at = 0; at < image.length; ) {
+    const isZero = image[at] === 0;
+    let end = at + 512;
+    while (end < image.length && end - at < piece.length && (image[end] === 0) === isZero)
+      end += 512;
+    if (!isZero) await writer.write(at, image.subarray(at, end));
+    else if (isUsed) await writer.zero(at, end - at);
+    at = end;
+  }
+  await writer.flush();
+}
+
 /** The bytes of an image or export as qemu-img reads them. */
 export async function convert(source: string, format?: string): Promise<Buffer> {
   const work = await mkdtemp(join(tmpdir(), "holdfast-truth-"));
@@ -221,19 +300,21 @@ function firstDifference(a: Buffer, b: Buffer): string {
   return `offset ${index}`;
 }
 
-/** Everything of Holdfast that is still on the host, as far as this VM goes; empty when all was given back. */
+/**
+ * Everything that jobs of this process left on the host, and all of Holdfast that this VM still has; empty when all
+ * was given back.
+ */
 export async function leftovers(host: KvmHost, uuid: string): Promise<string[]> {
   const found: string[] = [];
   for (const name of await readdir(host.images)) {
-    if (name.includes("holdfast")) found.push(`file ${name}`);
+    if (name.includes(jobMark)) found.push(`file ${name}`);
   }
-  for (const name of await readdir(scratchFolder).catch(() => [])) found.push(`scratch ${name}`);
+  for (const name of await readdir(scratchFolder).catch(() => [])) {
+    if (name.includes(jobMark) || name.includes(uuid)) found.push(`scratch ${name}`);
+  }
   const processes = await run("ps", ["-eo", "pid,args"]);
   for (const line of processes.split("\n")) {
-    if (
-      /qemu-nbd .*--socket=\/var\/tmp\/holdfast\/|holdfast-thaw-/.test(line) &&
-      !line.includes("ps -eo")
-    ) {
+    if (line.includes(jobMark) && /qemu-nbd .*--socket=|holdfast-thaw-/.test(line)) {
       found.push(`process ${line.trim().slice(0, 120)}`);
     }
   }

@@ -1,7 +1,7 @@
 import { Failure } from "../../domain/failure.ts";
 import { withDiskImage, withoutBacking } from "../../kvm-host/domain-xml.ts";
 import { removeFile, runOnHost, statFile, writeFile } from "../../kvm-host/files.ts";
-import { type ImageLayer, imageChain, isTopEmpty } from "../../kvm-host/image.ts";
+import { type ImageLayer, imageChain, imageFacts, isTopEmpty } from "../../kvm-host/image.ts";
 import { virshMessage } from "../../kvm-host/virsh.ts";
 import type { Ledger, LedgerEntry } from "../../ports/ledger.ts";
 import type { Logger } from "../../ports/logger.ts";
@@ -32,22 +32,36 @@ export async function mergeOverlay(
 ): Promise<MergeResult> {
   const { host, uuid } = context;
   const { overlay, target } = details;
-  const mergedEntry = mergedEntryOf(entry, details);
-  const isMerged = (await context.ledger.list()).some(({ id }) => id === mergedEntry.id);
+  const marks = marksOf(context, entry, details);
   const position = await findInChain(host, uuid, target, overlay);
-  if (position === undefined) return removeUnused(context, details, isMerged, mergedEntry);
+  if (position === undefined) return removeUnused(context, details, marks);
   const { below } = position;
   if (below === undefined || !(await mayCommitInto(host, below, details))) {
     return leave(context, details, `the image below it is ${below?.path ?? "none"}`);
   }
-  if (position.isRunning) await commitLive(context, details, below, position.isActive);
-  else await commitStopped(context, details, below, position.above);
+  const { hasInternalSnapshots } = await imageFacts(host.connection, {
+    path: overlay,
+    format: "qcow2",
+  });
+  if (hasInternalSnapshots) {
+    return leave(context, details, "it holds snapshots, which would be lost with it");
+  }
+  // What an earlier attempt said of it is out of date: the guest may have written since.
+  await marks.clear();
+  if (position.isRunning) {
+    await marks.begin(await processOf(host, uuid));
+    await commitLive(context, details, below, position.isActive);
+  } else {
+    await commitStopped(context, details, below);
+    await marks.merged();
+    await takeOutOfDefinition(context, details, below, position.above);
+  }
   const after = await findInChain(host, uuid, target, overlay);
   if (after !== undefined) {
     throw new Failure("busy", { message: `the overlay ${overlay} is still in use; trying again` });
   }
-  await context.ledger.intend(mergedEntry);
-  return removeUnused(context, details, true, mergedEntry);
+  if (position.isRunning) await marks.merged();
+  return removeUnused(context, details, marks);
 }
 
 type Position = {
@@ -121,16 +135,24 @@ async function endOldCommit(host: LibvirtHost, uuid: string, target: string): Pr
 
 /** QEMU's own locks keep the VM from starting while an image is written, and a tool from writing while it runs. */
 async function commitStopped(
-  { host, uuid, logger }: MergeContext,
-  { target, overlay }: OverlayDetails,
+  { host, logger }: MergeContext,
+  { overlay }: OverlayDetails,
+  below: ImageLayer,
+): Promise<void> {
+  // -d: the overlay keeps its content, so that whoever still points to it reads the same.
+  await runOnHost(host.connection, ["qemu-img", "commit", "-q", "-f", "qcow2", "-d", overlay], {
+    timeoutMs: commitTimeoutMs,
+  });
+  logger.info("overlay merged while stopped", { overlay, into: below.path });
+}
+
+async function takeOutOfDefinition(
+  { host, uuid }: MergeContext,
+  { target }: OverlayDetails,
   below: ImageLayer,
   above: ImageLayer | undefined,
 ): Promise<void> {
   const { connection, virsh } = host;
-  // -d: the overlay keeps its content, so that whoever still points to it reads the same.
-  await runOnHost(connection, ["qemu-img", "commit", "-q", "-f", "qcow2", "-d", overlay], {
-    timeoutMs: commitTimeoutMs,
-  });
   if (above !== undefined) {
     const to = ["-b", below.path, "-F", below.format, above.path];
     await runOnHost(connection, ["qemu-img", "rebase", "-u", "-f", "qcow2", ...to]);
@@ -146,27 +168,26 @@ async function commitStopped(
   } finally {
     await removeFile(connection, file);
   }
-  logger.info("overlay merged while stopped", { overlay });
 }
 
 /** The overlay is in no chain of this VM's disk. It may go if its content is elsewhere, or if it has none. */
 async function removeUnused(
   context: MergeContext,
   details: OverlayDetails,
-  isMerged: boolean,
-  mergedEntry: LedgerEntry,
+  marks: Marks,
 ): Promise<MergeResult> {
   const { connection } = context.host;
   const { overlay } = details;
   if ((await statFile(connection, overlay)) !== undefined) {
     const user = await findUser(context.host, overlay);
     if (user !== undefined) return leave(context, details, `the VM ${user} uses it`);
+    const isMerged = await marks.isMerged(() => processOf(context.host, context.uuid));
     if (!isMerged && !(await isTopEmpty(connection, { path: overlay, format: "qcow2" }))) {
       return leave(context, details, "it is in no chain of the VM and holds data");
     }
     await removeFile(connection, overlay);
   }
-  await context.ledger.settle(mergedEntry.id);
+  await marks.clear();
   return "merged";
 }
 
@@ -195,14 +216,52 @@ function leave(
   return "left";
 }
 
-/** Says that the overlay's content is in the image below, in case we die before the file is gone. */
-function mergedEntryOf(entry: LedgerEntry, details: OverlayDetails): LedgerEntry {
+/** libvirt's number of the running QEMU; undefined when none runs. A VM that was started again has another. */
+async function processOf(host: LibvirtHost, uuid: string): Promise<string | undefined> {
+  const id = await host.virsh.try(["domid", "--domain", uuid]);
+  const number = id.stdout.trim();
+  return id.exitCode === 0 && /^[0-9]+$/.test(number) ? number : undefined;
+}
+
+/**
+ * What the ledger says of a merge, in case we die within it. `merged`: the content is in the image below. `begin`: a
+ * live commit was begun in this very QEMU; when it no longer has the overlay, the commit came to its end, since
+ * QEMU itself drops an image from a chain only once its content is elsewhere.
+ */
+type Marks = {
+  begin(process: string | undefined): Promise<void>;
+  merged(): Promise<void>;
+  isMerged(processNow: () => Promise<string | undefined>): Promise<boolean>;
+  clear(): Promise<void>;
+};
+
+function marksOf({ ledger }: MergeContext, entry: LedgerEntry, details: OverlayDetails): Marks {
+  const { jobId } = entry;
+  const mark = (kind: "overlay-merging" | "overlay-merged", more: Record<string, unknown>) =>
+    ledger.intend({
+      id: `${jobId}/${kind}/${details.target}`,
+      jobId,
+      kind,
+      name: details.overlay,
+      details: more,
+      kept: false,
+    });
+  const find = async () =>
+    (await ledger.list()).filter(
+      (candidate) =>
+        candidate.name === details.overlay && /^overlay-merg(ing|ed)$/.test(candidate.kind),
+    );
   return {
-    id: `${entry.jobId}/overlay-merged/${details.target}`,
-    jobId: entry.jobId,
-    kind: "overlay-merged",
-    name: details.overlay,
-    details: {},
-    kept: false,
+    begin: (process) => mark("overlay-merging", process === undefined ? {} : { process }),
+    merged: () => mark("overlay-merged", {}),
+    isMerged: async (processNow) => {
+      const found = await find();
+      if (found.some(({ kind }) => kind === "overlay-merged")) return true;
+      const process = found[0]?.details["process"];
+      return process !== undefined && process === (await processNow());
+    },
+    clear: async () => {
+      for (const { id } of await find()) await ledger.settle(id);
+    },
   };
 }

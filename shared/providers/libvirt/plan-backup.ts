@@ -48,7 +48,7 @@ export async function planBackup(
   const choice = chooseStrategy(facts, usable, versions, options.strategy);
   const anchor = anchorState(previous);
   const since = previous?.strategy === choice.strategy && options.incremental ? anchor : undefined;
-  const general = generalReason(request, choice.strategy, anchor);
+  const general = generalReason(facts, request, choice.strategy, anchor);
   const checkpoint = await usableCheckpoint(host, facts, since);
   const disks: PlannedDisk[] = [];
   for (const disk of usable) {
@@ -84,11 +84,13 @@ function checkUsable(facts: VmFacts, disk: DiskFacts): UsableDisk {
 }
 
 function generalReason(
+  facts: VmFacts,
   { previous, options }: SnapshotRequest,
   strategy: Strategy,
   anchor: AnchorState | undefined,
 ): string {
   if (previous === undefined) return "";
+  if (!facts.isPersistent) return "the VM is transient, so no change tracking stays with it";
   if (!options.incremental) return "the policy asks for full reads";
   if (previous.strategy !== strategy) {
     return `the strategy changed from ${previous.strategy} to ${strategy}`;

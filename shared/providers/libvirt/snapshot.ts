@@ -56,13 +56,14 @@ export async function takeSnapshot(
 
 async function snapshot(
   host: LibvirtHost,
-  request: SnapshotRequest,
+  asked: SnapshotRequest,
   context: DriverContext,
 ): Promise<BackupSession> {
-  const { externalId: uuid, options } = request;
+  const { externalId: uuid } = asked;
   const versions = await hostVersions(host);
-  await sweepOlderJobs(host, request, context);
-  const { facts, plan } = await lookAndPlan(host, request, context, versions);
+  await sweepOlderJobs(host, asked, context);
+  const { request, facts, plan } = await lookAndPlan(host, asked, context, versions);
+  const { options } = request;
   checkPlan(facts, plan);
   const spaceFolders = spaceFoldersOf(host, facts, plan);
   await checkSpace(host, spaceFolders, options.scratchBytesMin);
@@ -117,22 +118,29 @@ async function sweepOlderJobs(
   await sweep({ host, uuid: externalId, ledger: context.ledger, logger: context.logger }, entries);
 }
 
-/** A change of strategy first takes what the other one kept out of the VM's chains: the two do not mix. */
+/**
+ * A change of strategy first takes what the other one kept out of the VM's chains: the two do not mix. A transient
+ * VM keeps nothing: whoever creates it again knows nothing of an overlay that its data went to.
+ */
 async function lookAndPlan(
   host: LibvirtHost,
-  request: SnapshotRequest,
+  asked: SnapshotRequest,
   context: DriverContext,
   versions: HostVersions,
-): Promise<{ facts: VmFacts; plan: BackupPlan }> {
-  const facts = await lookAtVm(host, request.externalId);
+): Promise<{ request: SnapshotRequest; facts: VmFacts; plan: BackupPlan }> {
+  const { externalId: uuid } = asked;
+  const facts = await lookAtVm(host, uuid);
+  const request = facts.isPersistent
+    ? asked
+    : { ...asked, options: { ...asked.options, incremental: false } };
   const plan = await planBackup(host, facts, versions, request);
   const foreignKind = plan.strategy === "checkpoint" ? "overlay" : "checkpoint";
   const foreign = (await context.ledger.list()).filter((entry) => entry.kind === foreignKind);
-  if (foreign.length === 0) return { facts, plan };
+  if (foreign.length === 0) return { request, facts, plan };
   const { ledger, logger } = context;
-  await sweep({ host, uuid: request.externalId, ledger, logger }, foreign);
-  const again = await lookAtVm(host, request.externalId);
-  return { facts: again, plan: await planBackup(host, again, versions, request) };
+  await sweep({ host, uuid, ledger, logger }, foreign);
+  const again = await lookAtVm(host, uuid);
+  return { request, facts: again, plan: await planBackup(host, again, versions, request) };
 }
 
 async function hostVersions(host: LibvirtHost): Promise<HostVersions> {
