@@ -31,7 +31,6 @@ import { transferDisk } from "./pipeline/transfer-disk.ts";
 import { verifyRepository } from "./pipeline/verify-repository.ts";
 import { openImageSource } from "./transport/image-source.ts";
 import { openImageTarget } from "./transport/image-target.ts";
-import { fetchHostKeys } from "./transport/ssh/fetch-host-keys.ts";
 
 type Request<Kind> = ReturnType<typeof StandaloneRequest.parse> & { readonly kind: Kind };
 
@@ -91,6 +90,8 @@ async function perform(request: ReturnType<typeof StandaloneRequest.parse>): Pro
       return await verify(await open(request), request);
     case "fetch-host-keys": {
       const { signal } = stop;
+      // Only here: the other requests don't wait for the SSH client to be loaded.
+      const { fetchHostKeys } = await import("./transport/ssh/fetch-host-keys.ts");
       const hostKeys = await fetchHostKeys(request.host, request.port, { signal });
       return { hostKeys };
     }

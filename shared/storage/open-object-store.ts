@@ -9,8 +9,6 @@ import type {
 import { systemRandom } from "@holdfast/shared/ports/random";
 import { createDirectoryObjectStore } from "./directory/directory-object-store.ts";
 import { probeObjectStore } from "./probe-object-store.ts";
-import { createS3Client } from "./s3/s3-client.ts";
-import { createS3ObjectStore } from "./s3/s3-object-store.ts";
 import { parseStorageUrl, type StorageAddress } from "./storage-url.ts";
 import { withRetries } from "./with-retries.ts";
 
@@ -45,6 +43,9 @@ async function openAddress(
 ): Promise<ObjectStore> {
   if (address.kind === "s3") {
     const { bucket, prefix } = address;
+    // Only here: loading the SDK is a good part of a short command's time.
+    const { createS3Client } = await import("./s3/s3-client.ts");
+    const { createS3ObjectStore } = await import("./s3/s3-object-store.ts");
     const client = createS3Client();
     return createS3ObjectStore({ bucket, prefix, client, ...(supports && { supports }) });
   }
