@@ -71,6 +71,14 @@ test("a disk's image is exchanged and nothing else", () => {
   });
 });
 
+test("a file's place is taken by a block device, and back", () => {
+  const onDevice = withDiskImage(xml, "vda", { path: "/dev/vg/lv2", format: "raw" });
+  expect(parseDomain(onDevice).disks[0]?.source).toEqual({ kind: "block", path: "/dev/vg/lv2" });
+  expect(onDevice).not.toContain("/d/top.qcow2");
+  const back = withDiskImage(onDevice, "vda", { path: "/d/top.qcow2", format: "qcow2" });
+  expect(parseDomain(back).disks[0]?.source).toEqual({ kind: "file", path: "/d/top.qcow2" });
+});
+
 test("backup and checkpoint documents", () => {
   const disks = [
     { target: "vda", scratch: "/s/a", incremental: "c1" },

@@ -7,6 +7,7 @@ import {
   newElement,
   parseXml,
   printXml,
+  removeAttributes,
   removeChildren,
   setAttribute,
   textOf,
@@ -219,7 +220,11 @@ export function withDiskImage(
   if (disk === undefined || source === undefined || driver === undefined) {
     throw invalid(`the definition has no disk ${target} with a source`);
   }
-  setAttribute(source, attribute(disk, "type") === "block" ? "dev" : "file", image.path);
+  // An overlay over a block device is a file: going back changes the disk's type, too.
+  const isDevice = image.path.startsWith("/dev/");
+  setAttribute(disk, "type", isDevice ? "block" : "file");
+  removeAttributes(source, "file", "dev");
+  setAttribute(source, isDevice ? "dev" : "file", image.path);
   setAttribute(driver, "type", image.format);
   removeChildren(disk, "backingStore");
   return printXml(root);

@@ -122,6 +122,11 @@ export function setAttribute(element: XmlElement, name: string, value: string): 
   element.attributes[name] = encode(value);
 }
 
+export function removeAttributes(element: XmlElement, ...names: readonly string[]): void {
+  const kept = Object.entries(element.attributes).filter(([name]) => !names.includes(name));
+  element.attributes = Object.fromEntries(kept);
+}
+
 export function setText(element: XmlElement, text: string): void {
   element.children = [{ text: encode(text) }];
 }

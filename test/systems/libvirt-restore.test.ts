@@ -13,9 +13,11 @@ import {
   type Bench,
   convert,
   frozenTruth,
+  holedImage,
   leftovers,
   newContext,
   startBench,
+  writeHoled,
 } from "../testbeds/libvirt-bench.ts";
 import { createMemoryLedger } from "../testbeds/memory-ledger.ts";
 import { run, shell } from "../testbeds/run.ts";
@@ -25,7 +27,7 @@ let bench: Bench;
 let guest: Guest;
 let metadata: VmMetadata;
 let images: ReadonlyMap<string, Buffer>;
-const restoredNames = ["hf-restored", "hf-raw"];
+const restoredNames = ["hf-restored", "hf-raw", "hf-again"];
 
 beforeAll(async () => {
   bench = await startBench();
@@ -176,6 +178,73 @@ test("another format; two restores to one name; an abandoned one leaves nothing"
   ).toBe(true);
   expect(await leftovers(bench.host, (await findGuest(bench.host, "hf-raw")).uuid)).toEqual([]);
 });
+
+test.each(["qcow2", "raw"] as const)(
+  "R08, R09: data around holes of all sizes is where it was, over a used %s target and a fresh one",
+  async (format) => {
+    const ledger = createMemoryLedger();
+    const context = newContext(ledger);
+    const images = new Map([
+      ["vda", holedImage(6 * 1024 ** 2 + 512, 1)],
+      ["vdb", holedImage(3 * 1024 ** 2, 2)],
+    ]);
+    const disks = [...images].map(([key, image]) => ({ key, sizeBytes: image.length }));
+    const wanted = { ...request({ name: "hf-holes", format, excludedDisks: "omit" }), disks };
+    const session = await bench.driver.prepareRestore(wanted, context);
+    for (const [key, image] of images) {
+      await writeHoled(await bench.driver.openTarget(session, key, context), image, {
+        isUsed: key === "vda",
+      });
+      const { partial } = partialOf(session, key);
+      expect((await convert(partial, format)).equals(image)).toBe(true);
+    }
+    await expect(findGuest(bench.host, "hf-holes")).rejects.toThrow();
+    await bench.driver.abandonRestore(session, context);
+    expect([...ledger.entries.keys()]).toEqual([]);
+    expect(await leftovers(bench.host, guest.uuid)).toEqual([]);
+  },
+);
+
+test("R50: a restore killed at 90 % defines no VM, leaves nothing when abandoned, and succeeds when run again", async () => {
+  const ledger = createMemoryLedger();
+  const names = { name: "hf-again", excludedDisks: "omit" } as const;
+  const context = newContext(ledger);
+  const session = await bench.driver.prepareRestore(request(names), context);
+  const vda = images.get("vda") ?? Buffer.alloc(0);
+  // The mover that wrote it is gone without a word: its writer is never closed.
+  const lost = await bench.driver.openTarget(session, "vda", context);
+  for (let at = 0; at < vda.length * 0.9; at += 1024 ** 2) {
+    await lost.write(at, vda.subarray(at, at + 1024 ** 2));
+  }
+  await expect(findGuest(bench.host, "hf-again")).rejects.toThrow();
+  // Another mover knows the job's ledger alone.
+  await bench.driver.abandonRestore(undefined, context);
+  expect([...ledger.entries.keys()]).toEqual([]);
+  expect(await leftovers(bench.host, guest.uuid)).toEqual([]);
+  expect((await run("ls", [bench.host.images])).includes("hf-again")).toBe(false);
+  await lost[Symbol.asyncDispose]();
+
+  const next = newContext(ledger);
+  const again = await bench.driver.prepareRestore(request(names), next);
+  // This time the second mover goes on in the middle of the same job.
+  const first = await bench.driver.openTarget(again, "vda", next);
+  await first.write(0, vda.subarray(0, 1024 ** 2));
+  await fill(again, next);
+  await Promise.resolve(first[Symbol.asyncDispose]()).catch(() => undefined);
+  const restored = await bench.driver.finishRestore(again, next);
+  expect((await convert(join(bench.host.images, "hf-again-vda.qcow2"), "qcow2")).equals(vda)).toBe(
+    true,
+  );
+  expect([...ledger.entries.keys()]).toEqual([]);
+  expect(await leftovers(bench.host, restored.externalId)).toEqual([]);
+});
+
+function partialOf(session: RestoreSession, key: string): { readonly partial: string } {
+  const { disks } = session.state as { disks: { key: string; partial: string }[] };
+  const disk = disks.find((candidate) => candidate.key === key);
+  if (disk === undefined) throw new Error(`no disk ${key}`);
+  return disk;
+}
 
 test("replace: the stopped VM gives up its place, keeps its UUID, and its old disks stay", async () => {
   await guest.shutdown();

@@ -64,7 +64,7 @@ export async function startCeph(options: CephOptions): Promise<Ceph> {
     keyringFile: join(folder, "keyring"),
     pool: "volumes",
     s3: { endpoint: `http://${endpoint}`, credentials },
-    rbd: (...args) => run("rbd", ["--no-progress", ...args], { environment }),
+    rbd: (...args) => run("rbd", args, { environment }),
     stop: async ({ wipe = false } = {}) => {
       await stopDaemons(folder);
       if (wipe) await rm(folder, { recursive: true, force: true });

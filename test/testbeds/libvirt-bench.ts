@@ -328,7 +328,7 @@ export async function leftovers(host: KvmHost, uuid: string): Promise<string[]> 
   if ((await host.virsh("domstate", uuid)).trim() !== "running") {
     for (const image of images) {
       const info = await run("qemu-img", ["info", "--output=json", "-f", "qcow2", image]);
-      if (info.includes("holdfast-")) found.push(`bitmap in ${image}`);
+      if (/"name": *"holdfast-/.test(info)) found.push(`bitmap in ${image}`);
     }
     return found;
   }
