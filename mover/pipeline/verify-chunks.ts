@@ -44,6 +44,8 @@ export function createChunkChecks(o: {
   /** Above 0; 1 takes all. */
   readonly share: number;
   readonly onBadObject: (object: string, failure: Failure) => void;
+  /** Bytes of this object were wrong once and right when they were read again. */
+  readonly onUnsteady: (object: string, failure: Failure) => void;
   readonly signal: AbortSignal;
 }): ChunkChecks {
   const { repository, signal } = o;
@@ -81,6 +83,7 @@ export function createChunkChecks(o: {
   async function openSingly(range: PackRange, reason: Failure): Promise<void> {
     const name = packName(range.packId);
     if (isFailure(reason, "object.not-found")) missingPacks.add(name);
+    const badBefore = chunksBad;
     for (const chunk of range.chunks) {
       try {
         if (missingPacks.has(name)) throw reason;
@@ -92,6 +95,7 @@ export function createChunkChecks(o: {
         blame(range, chunk, error);
       }
     }
+    if (chunksBad === badBefore) o.onUnsteady(name, reason);
   }
 
   return {

@@ -67,6 +67,11 @@ export async function verifyRepository(o: VerifyOptions): Promise<VerifyReport> 
       openers,
       share: o.share,
       onBadObject: (object, failure) => report.object(object, failure.message),
+      onUnsteady: (object, failure) =>
+        report.harmless(
+          object,
+          `read wrong once and right again, so suspect this machine's memory or the way to the storage: ${failure.message}`,
+        ),
       signal,
     });
     await verifyPoints({ ...o, signal, report, chunks, points });
@@ -261,7 +266,7 @@ async function verifyIndex(
       decodeIndexSegment(await repository.objects.get(key, "index-segment", { signal }));
     } catch (error) {
       if (!isUnreadable(error)) throw error;
-      report.harmless(key, error.message);
+      report.harmless(key, `no restore needs the index: ${error.message}`);
     }
   }
 }

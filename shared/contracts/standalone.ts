@@ -141,7 +141,7 @@ export const VerifyReport = z.object({
   damagedPoints: z.array(DamagedPoint),
   /** Objects that are damaged or missing; a recovery point's own root among them means that the point is lost. */
   damagedObjects: z.array(z.object({ object: z.string(), reason: z.string() })),
-  /** Damaged too, but no restore needs them. */
+  /** What is odd but costs no point anything; the reason says why. */
   harmless: z.array(z.object({ object: z.string(), reason: z.string() })),
 });
 export type VerifyReport = z.infer<typeof VerifyReport>;

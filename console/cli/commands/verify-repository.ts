@@ -98,7 +98,7 @@ function describeReport(report: VerifyReport): string {
     lines.push(`OBJECT   ${object}: ${reason}`);
   }
   for (const { object, reason } of report.harmless) {
-    lines.push(`harmless ${object}: ${reason} (no restore needs it)`);
+    lines.push(`harmless ${object}: ${reason}`);
   }
   const { points, disks, chunksChecked, bytesRead, bytesChecked, seconds, share } = report;
   const verdict = isDamaged(report)
