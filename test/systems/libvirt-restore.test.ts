@@ -97,7 +97,7 @@ async function fill(
 }
 
 test("the metadata describe the VM without our overlays, with its UEFI variables", () => {
-  expect(metadata.documents["domain.xml"]).not.toContain("holdfast");
+  expect(metadata.documents["domain.xml"]).not.toContain(".holdfast-");
   expect(metadata.documents["domain.xml"]).not.toContain("backingStore");
   expect(Buffer.from(metadata.documents["nvram.base64"] ?? "", "base64").length).toBe(540_672);
   expect(metadata.description).toMatchObject({ name: "hf-origin", firmware: "uefi" });

@@ -1,5 +1,6 @@
 import { Failure } from "../../domain/failure.ts";
-import { runOnHost, statFile } from "../../kvm-host/files.ts";
+import { checkpointXml } from "../../kvm-host/domain-xml.ts";
+import { removeFile, runOnHost, statFile, writeFile } from "../../kvm-host/files.ts";
 import { imageFacts } from "../../kvm-host/image.ts";
 import { virshFailure, virshMessage } from "../../kvm-host/virsh.ts";
 import type { Logger } from "../../ports/logger.ts";
@@ -28,14 +29,17 @@ export async function dropCheckpoint(
   for (const [target, image] of Object.entries(details.images)) {
     const facts = await statFile(connection, image.path);
     if (facts === undefined || facts.inode !== image.inode) continue;
-    const isOwn = domain?.disks.some(
+    const own = domain?.disks.find(
       (disk) => "path" in disk.source && disk.source.path === image.path,
     );
-    // A running VM's bitmaps go with the record.
-    if (isRunning && isOwn && hadRecord) continue;
+    if (isRunning && own !== undefined) {
+      // A running VM's bitmaps go with the record.
+      if (!hadRecord) await dropRunningBitmap(host, uuid, name, domain?.disks ?? [], own.target);
+      continue;
+    }
     const { bitmaps } = await imageFacts(connection, { path: image.path, format: "qcow2" });
     if (!bitmaps.some((bitmap) => bitmap.name === name)) continue;
-    if (!isOwn) {
+    if (own === undefined) {
       logger.error("checkpoint's bitmap left for an operator", {
         target,
         bitmap: name,
@@ -80,6 +84,33 @@ async function deleteRecord(
     });
   }
   return false;
+}
+
+/**
+ * Without libvirt's record nobody may write the image but QEMU, which forgets a bitmap only when a checkpoint goes:
+ * so the record is made again, of this one disk, and deleted with its bitmap.
+ */
+async function dropRunningBitmap(
+  host: LibvirtHost,
+  uuid: string,
+  name: string,
+  disks: readonly { readonly target: string }[],
+  own: string,
+): Promise<void> {
+  const file = `${host.scratchFolder}/${uuid}-${name}.checkpoint.xml`;
+  const wanted = disks.map(({ target }) => ({ target, tracked: target === own }));
+  const xml = checkpointXml(name, wanted).replace(
+    "</name>",
+    "</name><creationTime>1</creationTime>",
+  );
+  await runOnHost(host.connection, ["mkdir", "-p", "-m", "0711", "--", host.scratchFolder]);
+  await writeFile(host.connection, file, xml);
+  try {
+    await host.virsh.run(["checkpoint-create", "--domain", uuid, "--xmlfile", file, "--redefine"]);
+  } finally {
+    await removeFile(host.connection, file);
+  }
+  await deleteRecord(host, uuid, name, true);
 }
 
 function isUnknown(stderr: string): boolean {
