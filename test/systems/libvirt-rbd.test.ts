@@ -5,10 +5,14 @@ import { type Guest, startGuest } from "../testbeds/kvm-guest.ts";
 import {
   BackupSeries,
   type Bench,
+  convert,
+  endSeries,
   frozenTruth,
+  holedImage,
   leftovers,
   newContext,
   startBench,
+  writeHoled,
 } from "../testbeds/libvirt-bench.ts";
 import { createMemoryLedger } from "../testbeds/memory-ledger.ts";
 import { shell } from "../testbeds/run.ts";
@@ -90,6 +94,62 @@ test("R06: an image that was made anew under the same name is read in full", asy
   await series.release(second, "committed", await series.transfer(second, frozenTruth(second)));
   const last = await series.snapshot({ incremental: false });
   await series.release(last, "committed");
+});
+
+test("R07: an RBD image rolled back between two backups", async () => {
+  await guest.destroy();
+  const series = new BackupSeries(bench.driver, guest.uuid);
+  await ceph.rbd("snap", "create", `${image}@operator`);
+  await guest.start();
+  await guest.execute("head -c 2000000 /dev/urandom > /mnt/vdb/after || true; sync");
+  await series.backUp();
+  await guest.destroy();
+  await ceph.rbd("snap", "rollback", `${image}@operator`);
+  // What the diff says is compared with the image itself.
+  const second = await series.backUp();
+  expect(second.session.disks[1]?.key).toBe("vdb");
+  await endSeries(series);
+  expect((await ceph.rbd("snap", "ls", image)).trim()).toContain("operator");
+  await ceph.rbd("snap", "purge", image);
+});
+
+test("R08, R09: data around holes is where it was, on a used RBD image and a fresh one", async () => {
+  const series = new BackupSeries(bench.driver, guest.uuid);
+  const backup = await series.snapshot({ incremental: false });
+  const metadata = await bench.driver.metadata(backup.session, backup.context);
+  await series.release(backup, "committed");
+  const images = new Map([
+    ["vda", holedImage(6 * 1024 ** 2 + 512, 3)],
+    ["vdb", holedImage(5 * 1024 ** 2, 4)],
+  ]);
+  const context = newContext(createMemoryLedger());
+  const session = await bench.driver.prepareRestore(
+    {
+      metadata,
+      disks: [...images].map(([key, bytes]) => ({ key, sizeBytes: bytes.length })),
+      target: {
+        name: "hf-rbd-holes",
+        mode: "new",
+        keepIdentity: false,
+        start: false,
+        location: ceph.pool,
+        storage: "rbd",
+        format: "original",
+        excludedDisks: "omit",
+      },
+    },
+    context,
+  );
+  const { disks } = session.state as { disks: { key: string; partial: string }[] };
+  for (const { key, partial } of disks) {
+    const bytes = images.get(key) ?? Buffer.alloc(0);
+    const writer = await bench.driver.openTarget(session, key, context);
+    await writeHoled(writer, bytes, { isUsed: key === "vda" });
+    const written = await convert(`rbd:${partial}:conf=${ceph.configFile}`, "raw");
+    expect(written.equals(bytes)).toBe(true);
+  }
+  await bench.driver.abandonRestore(session, context);
+  expect((await ceph.rbd("ls", ceph.pool)).trim()).toBe("hf-rbd-vdb");
 });
 
 test("a file disk is restored to RBD, and an RBD disk to a file", async () => {

@@ -2,7 +2,7 @@
  * What the libvirt system tests share: the host, a driver on it over SSH, backups of a VM without a repository, and
  * the look around afterwards for anything left behind.
  */
-import { mkdtemp, open, readdir, readFile, rm } from "node:fs/promises";
+import { mkdtemp, readdir, readFile, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { BackupOptions } from "@holdfast/shared/domain/policy";
@@ -343,11 +343,4 @@ export async function leftovers(host: KvmHost, uuid: string): Promise<string[]> 
     .catch(() => "no agent");
   if (status.includes("frozen")) found.push("frozen guest");
   return found;
-}
-
-/** A file's first bytes, for "was not touched" checks. */
-export async function readStart(file: string, length: number): Promise<Buffer> {
-  await using handle = await open(file, "r");
-  const { buffer, bytesRead } = await handle.read(Buffer.alloc(length), 0, length, 0);
-  return buffer.subarray(0, bytesRead);
 }
