@@ -2,7 +2,7 @@
  * A tiny real guest under TCG: Debian's cloud kernel, busybox, the real qemu-guest-agent. It keeps writing the same
  * rising counter to each of its ext4 disks, so that they change and can be compared. Needs a host of `kvm-host.ts`.
  */
-import { access, chown, mkdir, readFile, rm, writeFile } from "node:fs/promises";
+import { access, mkdir, readFile, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import type { KvmHost } from "./kvm-host.ts";
 import { installMissing, run, shell, waitUntil } from "./run.ts";
@@ -334,11 +334,4 @@ chmod 755 "$work"; chmod 644 "$work"/*
 /** Stops the writing loop's host file from being read back by mistake: the console's text so far. */
 export async function guestConsole(host: KvmHost, name: string): Promise<string> {
   return readFile(join(host.folder, "log", `${name}.console`), "utf8").catch(() => "");
-}
-
-/** Gives a file to QEMU's user, as libvirt would. */
-export async function giveToQemu(file: string): Promise<void> {
-  const ids = (await run("id", ["-u", "libvirt-qemu"])).trim();
-  const group = (await run("id", ["-g", "libvirt-qemu"])).trim();
-  await chown(file, Number(ids), Number(group));
 }
