@@ -3,7 +3,7 @@
  * daemons, without systemd. Needs root on Debian 12. Everything lies under one folder; starting twice is harmless.
  */
 import { chmod, mkdir, readFile, stat, writeFile } from "node:fs/promises";
-import { join } from "node:path";
+import { basename, join } from "node:path";
 import { installMissing, run, shell, succeeds, waitUntil } from "./run.ts";
 
 const packages = [
@@ -177,10 +177,12 @@ async function stopDaemon(pidFile: string): Promise<void> {
   await waitUntil(`${pidFile} ends`, async () => !(await isAlive(pidFile)), 30_000);
 }
 
+/** By the process's name too: after a reboot the number may be another process's. */
 async function isAlive(pidFile: string): Promise<boolean> {
   try {
-    process.kill(Number(await readFile(pidFile, "utf8")), 0);
-    return true;
+    const pid = Number(await readFile(pidFile, "utf8"));
+    const name = await readFile(`/proc/${pid}/comm`, "utf8");
+    return name.trim() === basename(pidFile, ".pid");
   } catch {
     return false;
   }
