@@ -1,4 +1,4 @@
-import { Failure } from "../../domain/failure.ts";
+import { Failure, isFailure } from "../../domain/failure.ts";
 import { withDiskImage, withoutBacking } from "../../kvm-host/domain-xml.ts";
 import { removeFile, runOnHost, statFile, writeFile } from "../../kvm-host/files.ts";
 import { type ImageLayer, imageChain, imageFacts, isTopEmpty } from "../../kvm-host/image.ts";
@@ -196,7 +196,11 @@ async function findUser(host: LibvirtHost, path: string): Promise<string | undef
   const uuids = (await host.virsh.run(["list", "--all", "--uuid"])).split(/\s+/).filter(Boolean);
   for (const uuid of uuids) {
     for (const which of ["live", "inactive"] as const) {
-      const domain = await host.virsh.domain(uuid, which).catch(() => undefined);
+      const domain = await host.virsh.domain(uuid, which).catch((error: unknown) => {
+        // Only a VM that is gone uses nothing; of all others it must be known before a file is removed.
+        if (isFailure(error, "vm.gone")) return undefined;
+        throw error;
+      });
       const paths = domain?.disks.flatMap((disk) => [
         ...("path" in disk.source ? [disk.source.path] : []),
         ...disk.backing.map((layer) => layer.path),
