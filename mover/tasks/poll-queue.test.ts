@@ -1,8 +1,8 @@
 import { systemClock as clock } from "@holdfast/shared/ports/clock";
 import { silentLogger } from "@holdfast/shared/ports/logger";
+import type { ReceivedTask, TaskQueue } from "@holdfast/shared/ports/task-queue";
 import { expect, test } from "vitest";
 import { pollQueue } from "./poll-queue.ts";
-import type { ReceivedTask, TaskQueue } from "./ports.ts";
 
 /** Messages by receipt; a hidden one is not handed out until it is shown again. */
 function createQueue(names: readonly string[]) {

@@ -1,7 +1,7 @@
 import { isFailure } from "@holdfast/shared/domain/failure";
 import type { Clock } from "@holdfast/shared/ports/clock";
 import type { Logger } from "@holdfast/shared/ports/logger";
-import type { ReceivedTask, TaskQueue } from "./ports.ts";
+import type { ReceivedTask, TaskQueue } from "@holdfast/shared/ports/task-queue";
 
 const pauseAfterFailureMs = 2000;
 /** How often is looked whether all places are taken. */

@@ -1,8 +1,8 @@
 import type { FailureRecord } from "@holdfast/shared/domain/failure";
+import type { TaskAnswers, TaskQueue } from "@holdfast/shared/ports/task-queue";
 import { afterEach, beforeEach, expect, test } from "vitest";
 import { aBackupJob, anInventoryItem } from "../../test/helpers/catalog-samples.ts";
 import { type ControlPlane, openControlPlane } from "../../test/helpers/control-plane.ts";
-import type { TaskAnswers, TaskQueue } from "./ports.ts";
 import { runTask, type TaskRunnerOptions, tendTask } from "./task-runner.ts";
 
 let plane: ControlPlane;

@@ -11,9 +11,9 @@ import {
 import { type Task, TaskMessage, taskErrors } from "@holdfast/shared/contracts/tasks";
 import { asFailure, Failure, isFailure, toFailureRecord } from "@holdfast/shared/domain/failure";
 import type { Logger } from "@holdfast/shared/ports/logger";
+import type { ReceivedTask, TaskAnswers, TaskQueue } from "@holdfast/shared/ports/task-queue";
 import { runStage } from "../stages/run-stage.ts";
 import { type MoverServices, type StageContext, tell } from "../stages/stage.ts";
-import type { ReceivedTask, TaskAnswers, TaskQueue } from "./ports.ts";
 
 export type TaskRunnerOptions = {
   readonly services: MoverServices;

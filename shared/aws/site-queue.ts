@@ -4,22 +4,8 @@ import {
   ReceiveMessageCommand,
   type SQSClient,
 } from "@aws-sdk/client-sqs";
+import type { TaskQueue } from "../ports/task-queue.ts";
 import { awsErrorName, awsFailure, callAws } from "./aws-failures.ts";
-
-/** A site's queue as a mover uses it: one message at a time, hidden while it works, removed once answered. */
-export interface SiteQueue {
-  /** Waits up to 20 s for one message; undefined when there is none, or when the signal aborts. */
-  receive(signal: AbortSignal): Promise<SiteMessage | undefined>;
-  /** Hides the message for so many seconds from now; 0 makes it visible at once. A stale receipt is no failure. */
-  extend(receipt: string, visibilitySeconds: number): Promise<void>;
-  remove(receipt: string): Promise<void>;
-}
-
-export type SiteMessage = {
-  readonly messageId: string;
-  readonly body: string;
-  readonly receipt: string;
-};
 
 const waitSeconds = 20;
 /** The message was removed, or is another receiver's by now. */
@@ -30,11 +16,12 @@ const staleReceipt = new Set([
   "AWS.SimpleQueueService.MessageNotInflight",
 ]);
 
+/** A site's queue on SQS: one message at a time, hidden while it works, removed once answered. */
 export function createSiteQueue(options: {
   readonly client: SQSClient;
   readonly queueUrl: string;
   readonly visibilitySeconds: number;
-}): SiteQueue {
+}): TaskQueue {
   const { client, queueUrl: QueueUrl, visibilitySeconds } = options;
   const unlessStale = async (doing: string, call: () => Promise<unknown>): Promise<void> => {
     try {

@@ -5,18 +5,8 @@ import {
   type SFNClient,
 } from "@aws-sdk/client-sfn";
 import type { FailureRecord } from "../domain/failure.ts";
+import type { TaskAnswers } from "../ports/task-queue.ts";
 import { awsErrorName, awsFailure } from "./aws-failures.ts";
-
-/** Answers to the workflow that waits for a task token. An answer that nobody waits for any more is no failure. */
-export interface TaskTokens {
-  /** False when the workflow no longer waits for this token. */
-  heartbeat(taskToken: string): Promise<boolean>;
-  succeed(taskToken: string): Promise<void>;
-  fail(
-    taskToken: string,
-    failure: { readonly error: string; readonly record: FailureRecord },
-  ): Promise<void>;
-}
 
 /** The token's task timed out, was answered already, or its execution has ended. */
 const gone = new Set(["TaskTimedOut", "TaskDoesNotExist", "InvalidToken"]);
@@ -25,7 +15,7 @@ const causesMax = 8;
 const causeLengthMax = 1000;
 const messageLengthMax = 4000;
 
-export function createTaskTokens(client: SFNClient): TaskTokens {
+export function createTaskTokens(client: SFNClient): TaskAnswers {
   const answer = async (doing: string, call: () => Promise<unknown>): Promise<boolean> => {
     try {
       await call();

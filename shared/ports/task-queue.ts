@@ -1,4 +1,4 @@
-import type { FailureRecord } from "@holdfast/shared/domain/failure";
+import type { FailureRecord } from "../domain/failure.ts";
 
 /** A site's queue, as the mover uses it. */
 export interface TaskQueue {
