@@ -1,0 +1,33 @@
+import { restoreDisk } from "../pipeline/restore-disk.ts";
+import { openImageTarget } from "../transport/image-target.ts";
+import { chooseDisk, findRoot } from "./find-point.ts";
+import type { Request, StandaloneContext } from "./standalone-context.ts";
+
+/** Restores one disk of a point to a file or block device. */
+export async function restoreImage(
+  context: StandaloneContext,
+  request: Request<"image-restore">,
+): Promise<unknown> {
+  const { signal, logger } = context;
+  const repository = await context.open(request);
+  const startedMs = context.clock.now();
+  const { pointId, output, format, overwrite } = request;
+  const rootKey = request.rootKey ?? (await findRoot(context, repository, pointId));
+  const point = await repository.readPoint(rootKey, { signal });
+  const disk = chooseDisk(point, request.disk);
+  const { sizeBytes } = disk;
+  await using writer = await openImageTarget({ output, format, sizeBytes, overwrite, signal });
+  await restoreDisk({
+    repository,
+    recordKey: disk.recordKey,
+    digest: disk.digest,
+    writer,
+    onProgress: context.reportProgress(disk.key),
+    signal,
+    logger,
+  });
+  await writer.commit();
+  const seconds = (context.clock.now() - startedMs) / 1000;
+  const summary = { sizeBytes, bytesScanned: sizeBytes, bytesRead: 0, bytesNew: 0, bytesStored: 0 };
+  return { pointId: point.pointId, disk: disk.key, output, summary: { ...summary, seconds } };
+}
