@@ -14,6 +14,10 @@ export const objectTypes = {
   "recovery-point": 7,
   "vm-metadata": 8,
   "transfer-checkpoint": 9,
+  // 10 and 11: sessions, condemned lists.
+  relocation: 12,
+  damage: 13,
+  verified: 14,
 } as const;
 export type ObjectType = keyof typeof objectTypes;
 
