@@ -7,7 +7,6 @@ import { createKeyedHash } from "./chunk/keyed-hash.ts";
 import { decodeDiskRecord, emptyLeafTable, encodeDiskRecord } from "./extent-map/disk-record.ts";
 import { decodeLeaf, encodeLeaf, leafEntries } from "./extent-map/leaf.ts";
 import { defaultSettings } from "./format/settings.ts";
-import { createChunkFinder, createChunkIndex } from "./index/chunk-index.ts";
 import { decodeIndexSegment, encodeIndexSegment } from "./index/index-segment.ts";
 import { identityKey, type RepositorySecrets } from "./keys/secrets.ts";
 import { checkSealedPack, createPackBuilder, readPackFooter } from "./pack/pack.ts";
@@ -197,34 +196,5 @@ describe("decoders", () => {
       }),
       { numRuns: 3000 },
     );
-  });
-});
-
-describe("chunk index", () => {
-  test("finds what was added, from any thread's view, and grows past its first tables", () => {
-    const index = createChunkIndex();
-    const find = createChunkFinder(index.shared);
-    const count = 60_000;
-    const ids = systemRandom(count * 32);
-    const column = (value: (position: number) => number): Uint32Array =>
-      Uint32Array.from({ length: count }, (_, position) => value(position));
-    const records = {
-      count,
-      ids,
-      offsets: column((position) => 64 + position),
-      storedLengths: column((position) => 17 + (position % 1000)),
-      rawLengths: column(() => 4096),
-      kinds: new Uint8Array(count),
-    };
-    const packId = systemRandom(16);
-    index.add({ packId, epoch: 3 }, records);
-    index.add({ packId: systemRandom(16), epoch: 4 }, records);
-    expect(index.count()).toBe(count);
-    for (let position = 0; position < count; position += 97) {
-      const place = find(ids.subarray(position * 32, position * 32 + 32));
-      expect(place).toMatchObject({ epoch: 3, offset: 64 + position });
-      expect(Buffer.compare(place?.packId ?? new Uint8Array(0), packId)).toBe(0);
-    }
-    expect(find(systemRandom(32))).toBeUndefined();
   });
 });
