@@ -14,7 +14,8 @@ export const objectTypes = {
   "recovery-point": 7,
   "vm-metadata": 8,
   "transfer-checkpoint": 9,
-  // 10 and 11: sessions, condemned lists.
+  session: 10,
+  condemned: 11,
   relocation: 12,
   damage: 13,
   verified: 14,

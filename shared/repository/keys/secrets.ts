@@ -25,7 +25,7 @@ export type SealKey = {
 
 export function identityKey(
   secrets: RepositorySecrets,
-  purpose: "chunk-id" | "digest" | "cut" | "config",
+  purpose: "chunk-id" | "digest" | "cut" | "config" | "name",
   lengthBytes = 32,
 ): Uint8Array {
   return derive(secrets.identity, secrets.repositoryId, `holdfast/1/${purpose}`, lengthBytes);
