@@ -5,13 +5,18 @@ import type { Logger } from "@holdfast/shared/ports/logger";
 import { createDigests, type Placed } from "@holdfast/shared/repository/extent-map/digest";
 import type { DiskRecord } from "@holdfast/shared/repository/extent-map/disk-record";
 import { leafRange } from "@holdfast/shared/repository/extent-map/disk-records";
+import type { Leaf } from "@holdfast/shared/repository/extent-map/leaf";
 import { createLeafStore } from "@holdfast/shared/repository/extent-map/leaf-store";
+import type { LeafRef } from "@holdfast/shared/repository/extent-map/leaf-table";
 import { sameBytes, toHex } from "@holdfast/shared/repository/format/bytes";
 import { packName } from "@holdfast/shared/repository/pack/pack";
+import { createRelocations } from "@holdfast/shared/repository/pack/relocations";
 import type { Repository } from "@holdfast/shared/repository/repository";
-import { type ChunkOpeners, createChunkOpeners } from "./chunk-openers.ts";
+import { type ChunkOpeners, createChunkOpeners, type Opened } from "./chunk-openers.ts";
 import type { ByteRun } from "./leaf-plan.ts";
 import { createSlots } from "./limits.ts";
+import { isUnreadable } from "./prepare-leaf.ts";
+import { createChunkRescue } from "./rescue-chunks.ts";
 import { holesOf, type PackRange, planRanges } from "./restore-plan.ts";
 
 /**
@@ -19,7 +24,8 @@ import { holesOf, type PackRange, planRanges } from "./restore-plan.ts";
  *
  * What always holds: only bytes that were authenticated and have their chunk's id reach the target; holes are written as
  * zeros unless the target begins as zeros; at the end a digest over what was written where must be the one that was made when
- * the disk was read.
+ * the disk was read. A chunk or leaf that is damaged is taken from where relocations say. One that is lost ends the restore; with
+ * `despiteDamage` its ranges become zeros, exactly these, and are named.
  */
 export type RestoreOptions = {
   readonly repository: Repository;
@@ -27,6 +33,8 @@ export type RestoreOptions = {
   /** The disk's digest as the point's root has it, in hexadecimal; another record is then refused. */
   readonly digest?: string;
   readonly writer: DiskWriter;
+  /** Restores all that can be, and says what could not. */
+  readonly despiteDamage?: boolean;
   readonly onProgress: (progress: RestoreProgress) => void;
   readonly signal: AbortSignal;
   /** Worker threads; 0 works in this thread. Default: one a core, at most 8. */
@@ -43,7 +51,11 @@ export type RestoreProgress = {
   readonly bytesZeroed: number;
 };
 
-export type RestoreResult = RestoreProgress & { readonly digest: string };
+export type RestoreResult = RestoreProgress & {
+  readonly digest: string;
+  /** Zeros instead of data, in order; none unless `despiteDamage`. */
+  readonly lost: readonly ByteRun[];
+};
 
 const workersMax = 8;
 /** Leaves worked on at once, and ranged reads in flight: at most 8 MiB each, also inflated. */
@@ -94,7 +106,10 @@ type Restoring = RestoreOptions & {
 
 async function restore(o: Restoring): Promise<RestoreResult> {
   const { repository, record, writer, signal } = o;
-  const leafStore = createLeafStore(repository);
+  const relocations = createRelocations(repository);
+  const leafStore = createLeafStore({ ...repository, relocations });
+  const rescue = createChunkRescue({ ...o, relocations });
+  const lost: ByteRun[] = [];
   const digests = createDigests(repository.secrets);
   const target = createTarget(writer, signal);
   const ranges = createSlots(rangesInFlight);
@@ -111,14 +126,36 @@ async function restore(o: Restoring): Promise<RestoreResult> {
     bytesZeroed: target.bytesZeroed(),
   });
 
-  /** What was really written, by the ids that the written bytes were found to have. */
-  async function restoreRange(range: PackRange): Promise<readonly Placed[]> {
-    await ranges.take(signal);
+  function giveUp(ranges: readonly ByteRun[], cause: Failure): void {
+    if (o.despiteDamage !== true) throw lossOf(record.diskKey, ranges, cause);
+    lost.push(...ranges);
+    o.logger.warn("lost ranges restored as zeros", { ranges, reason: cause.message });
+  }
+
+  async function openRange(range: PackRange, into: SharedArrayBuffer): Promise<Opened> {
     try {
       const bytes = await repository.store.getRange(packName(range.packId), range, { signal });
       bytesRead += bytes.length;
+      return await o.openers.open({ ...range, bytes, into });
+    } catch (error) {
+      if (!isUnreadable(error)) throw error;
+      const rescued = await rescue(range, error, { into, signal });
+      bytesRead += rescued.bytesRead;
+      for (const position of rescued.lost) {
+        const { length, diskOffsets } = range.chunks[position] ?? { length: 0, diskOffsets: [] };
+        const ranges = diskOffsets.map((offset) => ({ offset, length }));
+        giveUp(ranges, rescued.damaged.get(position) ?? error);
+      }
+      return rescued;
+    }
+  }
+
+  /** What was really written, by the ids that the written bytes were found to have; of what is lost, by those that it had. */
+  async function restoreRange(range: PackRange): Promise<readonly Placed[]> {
+    await ranges.take(signal);
+    try {
       const room = rooms.pop() ?? new SharedArrayBuffer(rangeRawBytesMax);
-      const opened = await o.openers.open({ ...range, bytes, into: room });
+      const opened = await openRange(range, room);
       const { pieces, placed } = arrange(range, opened);
       signal.throwIfAborted();
       await target.write(pieces);
@@ -130,23 +167,35 @@ async function restore(o: Restoring): Promise<RestoreResult> {
     }
   }
 
+  /** Undefined when it is lost and the restore goes on all the same. */
+  async function readLeaf(ref: LeafRef, index: number): Promise<Leaf | undefined> {
+    const place = leafRange(record, index);
+    try {
+      return (await leafStore.read(ref, { index, ...place }, { signal })).leaf;
+    } catch (error) {
+      if (!isUnreadable(error)) throw error;
+      giveUp([{ offset: place.offset, length: place.lengthBytes }], error);
+      return undefined;
+    }
+  }
+
   async function restoreLeaf(index: number): Promise<void> {
     const place = leafRange(record, index);
     const ref = record.leaves.get(index);
-    let placed: readonly Placed[] = [];
-    if (ref === undefined || ref === "hole") {
+    const leaf = ref === undefined || ref === "hole" ? undefined : await readLeaf(ref, index);
+    if (leaf === undefined) {
       await target.zero({ offset: place.offset, length: place.lengthBytes });
+      leafDigests[index] =
+        ref === undefined || ref === "hole" ? digests.leaf(place, []) : ref.digest;
     } else {
-      const { leaf } = await leafStore.read(ref, { index, ...place }, { signal });
       const { chunkBytesMax } = repository.settings;
       const plan = planRanges(leaf, { diskOffset: place.offset, chunkBytesMax });
       const [parts] = await Promise.all([
         Promise.all(plan.map(restoreRange)),
         Promise.all(Array.from(holesOf(leaf, place.offset), (hole) => target.zero(hole))),
       ]);
-      placed = parts.flat();
+      leafDigests[index] = digests.leaf(place, parts.flat());
     }
-    leafDigests[index] = digests.leaf(place, placed);
     bytesDone += place.lengthBytes;
     o.onProgress(progress());
   }
@@ -173,7 +222,33 @@ async function restore(o: Restoring): Promise<RestoreResult> {
     });
   }
   o.logger.info("disk restored", { diskKey: record.diskKey, ...progress() });
-  return { ...progress(), digest: toHex(digest) };
+  return { ...progress(), digest: toHex(digest), lost: joinRuns(lost) };
+}
+
+/** Ranges that a message names; the details have all that are known at that moment. */
+const rangesNamed = 4;
+
+function lossOf(diskKey: string, ranges: readonly ByteRun[], cause: Failure): Failure {
+  const named = ranges
+    .slice(0, rangesNamed)
+    .map(({ offset, length }) => `${offset} to ${offset + length - 1}`);
+  const more = ranges.length > rangesNamed ? ` and ${ranges.length - rangesNamed} more` : "";
+  return new Failure(cause.code, {
+    message: `disk ${diskKey}: bytes ${named.join(", ")}${more} are lost: ${cause.message}`,
+    ranges,
+    cause,
+  });
+}
+
+/** In order, neighbours as one. */
+function joinRuns(runs: readonly ByteRun[]): readonly ByteRun[] {
+  const joined: { offset: number; length: number }[] = [];
+  for (const { offset, length } of runs.toSorted((left, right) => left.offset - right.offset)) {
+    const last = joined.at(-1);
+    if (last !== undefined && last.offset + last.length === offset) last.length += length;
+    else joined.push({ offset, length });
+  }
+  return joined;
 }
 
 type Piece = { readonly offset: number; readonly bytes: Uint8Array };

@@ -1,9 +1,11 @@
+import { isFailure } from "../../domain/failure.ts";
 import type { CallOptions, ObjectStore } from "../../ports/object-store.ts";
 import { createKeyedHash } from "../chunk/keyed-hash.ts";
 import { openRecord } from "../chunk/sealed-chunk.ts";
 import { corrupt, sameBytes } from "../format/bytes.ts";
 import { identityKey, type RepositorySecrets, sealKey } from "../keys/secrets.ts";
 import { packName } from "../pack/pack.ts";
+import { createRelocations, type RecordLocation, type Relocations } from "../pack/relocations.ts";
 import { createDigests, type Placed } from "./digest.ts";
 import { decodeLeaf, type Leaf, leafEntries } from "./leaf.ts";
 import type { LeafRef } from "./leaf-table.ts";
@@ -18,7 +20,8 @@ export type LoadedLeaf = {
 export type LeafStore = {
   /**
    * Reads, authenticates and checks the leaf against its reference and digest: it says exactly what was hashed when the disk was
-   * read. Fails with `object.corrupt`, `object.not-found`.
+   * read. A record that is missing or damaged in its pack is looked for where relocations say. Fails with `object.corrupt`,
+   * `object.not-found`.
    */
   readonly read: (
     ref: LeafRef,
@@ -30,30 +33,86 @@ export type LeafStore = {
 export function createLeafStore(o: {
   readonly store: ObjectStore;
   readonly secrets: RepositorySecrets;
+  readonly relocations?: Relocations;
 }): LeafStore {
   const { store, secrets } = o;
   const hash = createKeyedHash(identityKey(secrets, "chunk-id"));
   const digests = createDigests(secrets);
+  const relocations = o.relocations ?? createRelocations(o);
+
+  type LeafRecord = {
+    readonly at: RecordLocation;
+    readonly rawLength: number;
+    readonly id: Uint8Array;
+  };
+
+  function open({ at, rawLength, id }: LeafRecord, sealed: Uint8Array): Uint8Array {
+    const packKey = sealKey(secrets, at.epoch, "pack", at.packId).key;
+    const plain = openRecord({ ...secrets, ...at, packKey }, sealed, rawLength);
+    if (!sameBytes(hash.hash(plain), id)) {
+      throw corrupt(`record at ${at.offset} of ${packName(at.packId)} is another one`);
+    }
+    return plain;
+  }
+
+  /** From the first other place where it is whole. */
+  async function openElsewhere(
+    record: LeafRecord,
+    reason: unknown,
+    options?: CallOptions,
+  ): Promise<Uint8Array> {
+    const { packId, offset } = record.at;
+    for (const at of await relocations.find(packId, offset, options)) {
+      try {
+        const range = { offset: at.offset, length: at.storedLength };
+        return open({ ...record, at }, await store.getRange(packName(at.packId), range, options));
+      } catch (error) {
+        if (!isUnreadable(error)) throw error;
+      }
+    }
+    throw reason;
+  }
+
+  async function readRecords(
+    ref: LeafRef,
+    options?: CallOptions,
+  ): Promise<readonly [summary: Uint8Array, entries: Uint8Array]> {
+    const { packId, epoch, offset, summaryStored, entriesStored } = ref;
+    const summary = {
+      at: { packId, epoch, offset, storedLength: summaryStored },
+      rawLength: ref.summaryRaw,
+      id: ref.summaryId,
+    };
+    const entries = {
+      at: { packId, epoch, offset: offset + summaryStored, storedLength: entriesStored },
+      rawLength: ref.entriesRaw,
+      id: ref.entriesId,
+    };
+    try {
+      const range = { offset, length: summaryStored + entriesStored };
+      const bytes = await store.getRange(packName(packId), range, options);
+      return [
+        open(summary, bytes.subarray(0, summaryStored)),
+        open(entries, bytes.subarray(summaryStored)),
+      ];
+    } catch (error) {
+      if (!isUnreadable(error)) throw error;
+      const read = async (record: LeafRecord): Promise<Uint8Array> => {
+        const range = { offset: record.at.offset, length: record.at.storedLength };
+        try {
+          return open(record, await store.getRange(packName(packId), range, options));
+        } catch (reason) {
+          if (!isUnreadable(reason)) throw reason;
+          return await openElsewhere(record, error, options);
+        }
+      };
+      return [await read(summary), await read(entries)];
+    }
+  }
+
   return {
     read: async (ref, place, options) => {
-      const range = { offset: ref.offset, length: ref.summaryStored + ref.entriesStored };
-      const bytes = await store.getRange(packName(ref.packId), range, options);
-      const packKey = sealKey(secrets, ref.epoch, "pack", ref.packId).key;
-      const record = (from: number, stored: number, raw: number, id: Uint8Array): Uint8Array => {
-        const at = {
-          repositoryId: secrets.repositoryId,
-          packId: ref.packId,
-          packKey,
-          offset: ref.offset + from,
-        };
-        const plain = openRecord(at, bytes.subarray(from, from + stored), raw);
-        if (!sameBytes(hash.hash(plain), id)) {
-          throw corrupt(`leaf ${place.index} in ${packName(ref.packId)} is another one`);
-        }
-        return plain;
-      };
-      const summary = record(0, ref.summaryStored, ref.summaryRaw, ref.summaryId);
-      const entries = record(ref.summaryStored, ref.entriesStored, ref.entriesRaw, ref.entriesId);
+      const [summary, entries] = await readRecords(ref, options);
       const leaf = decodeLeaf({ summary, entries });
       if (leaf.index !== place.index || leaf.lengthBytes !== place.lengthBytes) {
         throw corrupt(`leaf ${place.index} in ${packName(ref.packId)} is of another range`);
@@ -64,6 +123,11 @@ export function createLeafStore(o: {
       return { summary, entries, leaf };
     },
   };
+}
+
+/** Damaged or gone, as against a store that doesn't answer now. */
+function isUnreadable(error: unknown): boolean {
+  return isFailure(error, "object.corrupt") || isFailure(error, "object.not-found");
 }
 
 export function placedBy(leaf: Leaf, diskOffset: number): readonly Placed[] {
