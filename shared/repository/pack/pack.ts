@@ -12,7 +12,7 @@ import {
   sameBytes,
   toHex,
 } from "../format/bytes.ts";
-import { decodeKnownHeader, encodeHeader, headerBytes } from "../format/header.ts";
+import { decodeKnownHeader, encodeHeader, headerBytes, objectTypes } from "../format/header.ts";
 import { decrypt, encrypt, tagBytes } from "../keys/aead.ts";
 import { type RepositorySecrets, sealKey } from "../keys/secrets.ts";
 
@@ -57,7 +57,8 @@ export type PackBuilder = {
 };
 
 const packIdBytes = 16;
-const openBytes = headerBytes + packIdBytes + 32;
+/** Header, pack id, commitment; the first record begins here. */
+export const packHeadBytes = headerBytes + packIdBytes + 32;
 const rowBytes = idBytes + 4 + 4 + 4 + 1;
 const trailerBytes = 16;
 const trailerMagic = Buffer.from("HOLDPEND", "latin1");
@@ -133,16 +134,62 @@ export function createPackBuilder(o: {
   };
 }
 
+export type PackFooter = {
+  readonly kind: PackKind;
+  readonly epoch: number;
+  readonly packKey: KeyObject;
+  readonly records: PackRecords;
+};
+
 /** Reads a whole pack's footer. Fails with `object.corrupt`. */
 export function readPackFooter(o: {
   readonly secrets: RepositorySecrets;
   readonly kind: PackKind;
   readonly packId: Uint8Array;
   readonly bytes: Uint8Array;
-}): { readonly epoch: number; readonly packKey: KeyObject; readonly records: PackRecords } {
+}): PackFooter {
+  decodeKnownHeader(o.bytes, o.kind, packName(o.packId));
+  const head = o.bytes.subarray(0, packHeadBytes);
+  return openPackFooter({ ...o, head, tail: o.bytes, sizeBytes: o.bytes.length });
+}
+
+/** What a pack's last bytes say of its footer: how many of them must be read to have all of it. Fails with `object.corrupt`. */
+export function packTailBytes(o: {
+  readonly packId: Uint8Array;
+  /** The pack's last 16 bytes or more. */
+  readonly tail: Uint8Array;
+  readonly sizeBytes: number;
+}): { readonly footerAt: number; readonly tailBytes: number } {
   const name = packName(o.packId);
-  const { epoch } = decodeKnownHeader(o.bytes, o.kind, name);
-  const reader = createByteReader(o.bytes, name);
+  if (o.sizeBytes < packHeadBytes + trailerBytes || o.tail.length < trailerBytes) {
+    throw corrupt(`${name} is cut`, { key: name });
+  }
+  const trailer = createByteReader(o.tail.subarray(o.tail.length - trailerBytes), name);
+  const magic = trailer.take(8);
+  const footerAt = trailer.u32();
+  const footerLength = trailer.u32();
+  if (
+    !sameBytes(magic, trailerMagic) ||
+    footerAt < packHeadBytes ||
+    footerAt + footerLength + trailerBytes !== o.sizeBytes
+  ) {
+    throw corrupt(`${name} does not end in a footer: it is cut or damaged`, { key: name });
+  }
+  return { footerAt, tailBytes: footerLength + trailerBytes };
+}
+
+/** A pack's footer from its first 64 bytes and at least its last `packTailBytes`. Fails with `object.corrupt`. */
+export function openPackFooter(o: {
+  readonly secrets: RepositorySecrets;
+  readonly packId: Uint8Array;
+  readonly head: Uint8Array;
+  readonly tail: Uint8Array;
+  readonly sizeBytes: number;
+}): PackFooter {
+  const name = packName(o.packId);
+  const kind = isType(o.head, "metadata-pack") ? "metadata-pack" : "data-pack";
+  const { epoch } = decodeKnownHeader(o.head, kind, name);
+  const reader = createByteReader(o.head, name);
   reader.take(headerBytes);
   if (!sameBytes(reader.take(packIdBytes), o.packId)) {
     throw corrupt(`${name} carries another pack's id`, { key: name });
@@ -151,26 +198,21 @@ export function readPackFooter(o: {
   if (!sameBytes(reader.take(32), commitment)) {
     throw corrupt(`${name} is not bound to this repository's key`, { key: name });
   }
-  if (o.bytes.length < openBytes + trailerBytes) throw corrupt(`${name} is cut`, { key: name });
-  const trailer = createByteReader(o.bytes.subarray(o.bytes.length - trailerBytes), name);
-  const magic = trailer.take(8);
-  const footerAt = trailer.u32();
-  const footerLength = trailer.u32();
-  if (
-    !sameBytes(magic, trailerMagic) ||
-    footerAt < openBytes ||
-    footerAt + footerLength + trailerBytes !== o.bytes.length
-  ) {
-    throw corrupt(`${name} does not end in a footer: it is cut or damaged`, { key: name });
-  }
+  const { footerAt, tailBytes } = packTailBytes(o);
+  if (o.tail.length < tailBytes) throw corrupt(`${name} is cut`, { key: name });
+  const from = o.tail.length - tailBytes;
   const footer = decrypt(
     key,
     nonceAt(footerAt),
-    footerAad(o.secrets, o.bytes.subarray(0, openBytes), footerAt),
-    o.bytes.subarray(footerAt, footerAt + footerLength),
+    footerAad(o.secrets, o.head.subarray(0, packHeadBytes), footerAt),
+    o.tail.subarray(from, o.tail.length - trailerBytes),
     `footer of ${name}`,
   );
-  return { epoch, packKey: key, records: decodeFooter(footer, footerAt, name) };
+  return { kind, epoch, packKey: key, records: decodeFooter(footer, footerAt, name) };
+}
+
+function isType(head: Uint8Array, kind: PackKind): boolean {
+  return head[10] === objectTypes[kind] && head[11] === 0;
 }
 
 /**
@@ -248,7 +290,7 @@ function decodeFooter(footer: Uint8Array, footerAt: number, name: string): PackR
     rawLengths: new Uint32Array(count),
     kinds: new Uint8Array(count),
   };
-  let next = openBytes;
+  let next = packHeadBytes;
   for (let index = 0; index < count; index += 1) {
     records.ids.set(reader.take(idBytes), index * idBytes);
     const offset = reader.u32();
