@@ -149,6 +149,23 @@ const failures = {
     exitCode: 1,
     advice: "Free space or raise the quota of the repository's storage.",
   },
+  "storage.locked": {
+    retryable: false,
+    exitCode: 6,
+    advice:
+      "Object Lock keeps these objects until the date that the message names; remove them after it. A legal hold ends with `holdfast image hold POINT off`.",
+  },
+  "clock.wrong": {
+    retryable: false,
+    exitCode: 1,
+    advice: "Set this machine's clock (NTP), or the store's, and try again.",
+  },
+  "session.ended": {
+    retryable: false,
+    exitCode: 6,
+    advice:
+      "The work was silent for so long that it was taken for dead, or it was ended by another attempt. Start it again: what it has stored is found and used while it is there.",
+  },
   "object.not-found": {
     retryable: false,
     exitCode: 5,

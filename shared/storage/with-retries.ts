@@ -1,6 +1,13 @@
 import { Failure, isFailure } from "@holdfast/shared/domain/failure";
 import type { Clock } from "@holdfast/shared/ports/clock";
-import type { CallOptions, ObjectHead, ObjectStore } from "@holdfast/shared/ports/object-store";
+import type {
+  CallOptions,
+  ObjectHead,
+  ObjectLocks,
+  ObjectStore,
+  ObjectVersions,
+  PutOptions,
+} from "@holdfast/shared/ports/object-store";
 import type { RandomBytes } from "@holdfast/shared/ports/random";
 import { compareKeys } from "./object-key.ts";
 
@@ -48,7 +55,7 @@ export function withRetries(
   async function putOnce(
     key: string,
     bytes: Uint8Array,
-    options: { readonly unclearBefore: boolean; readonly call: CallOptions | undefined },
+    options: { readonly unclearBefore: boolean; readonly call: PutOptions | undefined },
   ): Promise<void> {
     try {
       await store.put(key, bytes, options.call);
@@ -69,7 +76,26 @@ export function withRetries(
     head: (key, call) => retried(call, () => store.head(key, call)),
     list: (prefix, call) => listRetried(prefix, call),
     remove: (keys, call) => retried(call, () => store.remove(keys, call)),
+    ...(store.locks && { locks: retriedLocks(store.locks) }),
+    ...(store.versions && { versions: retriedVersions(store.versions) }),
   };
+
+  function retriedLocks(locks: ObjectLocks): ObjectLocks {
+    return {
+      look: (key, call) => retried(call, () => locks.look(key, call)),
+      extend: (key, retention, call) => retried(call, () => locks.extend(key, retention, call)),
+      hold: (key, isOn, call) => retried(call, () => locks.hold(key, isOn, call)),
+    };
+  }
+
+  /** A listing of versions is not resumed: who asks for it starts over. */
+  function retriedVersions(versions: ObjectVersions): ObjectVersions {
+    return {
+      list: (prefix, call) => versions.list(prefix, call),
+      get: (key, id, call) => retried(call, () => versions.get(key, id, call)),
+      reinstate: (key, id, call) => retried(call, () => versions.reinstate(key, id, call)),
+    };
+  }
 
   /** Starts over after a failure and leaves out what was given already. Progress starts the count of attempts anew. */
   async function* listRetried(prefix: string, call?: CallOptions): AsyncGenerator<ObjectHead> {

@@ -18,6 +18,8 @@ import { startS3Server } from "./object-store-s3-server.ts";
 const harnesses: readonly ObjectStoreHarness[] = [
   { name: "memory", open: openMemory },
   { name: "memory, retried", open: () => retried(openMemory()) },
+  { name: "memory with locks", open: openLockedMemory, nowMs: () => 0 },
+  { name: "memory with locks, retried", open: () => retried(openLockedMemory()), nowMs: () => 0 },
   { name: "directory", open: () => openDirectory({ hardLinks: true }) },
   { name: "directory, retried", open: () => retried(openDirectory({})) },
   { name: "directory without hard links", open: () => openDirectory({ hardLinks: false }) },
@@ -30,6 +32,11 @@ for (const harness of harnesses) describeObjectStore(harness);
 
 async function openMemory(): Promise<OpenedObjectStore> {
   return { store: createMemoryObjectStore(), close: async () => undefined };
+}
+
+async function openLockedMemory(): Promise<OpenedObjectStore> {
+  const store = createMemoryObjectStore({ lockClock: clockAtOnce });
+  return { store, close: async () => undefined };
 }
 
 async function openDirectory(options: {

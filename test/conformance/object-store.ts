@@ -2,6 +2,7 @@ import { isFailure } from "@holdfast/shared/domain/failure";
 import type { ObjectStore } from "@holdfast/shared/ports/object-store";
 import * as fc from "fast-check";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { testObjectLocks } from "./object-store-locks.ts";
 
 /** One implementation under the suite. `open` gives a store that is empty; the suite closes it at the end. */
 export type ObjectStoreHarness = {
@@ -9,6 +10,8 @@ export type ObjectStoreHarness = {
   readonly open: () => Promise<OpenedObjectStore>;
   /** Lower for stores behind a network. */
   readonly propertyRuns?: number;
+  /** The time that counts for the store's locks, where it is not the machine's. */
+  readonly nowMs?: () => number;
 };
 export type OpenedObjectStore = {
   readonly store: ObjectStore;
@@ -243,6 +246,8 @@ export function describeObjectStore(harness: ObjectStoreHarness): void {
         { numRuns: harness.propertyRuns ?? 30 },
       );
     });
+
+    testObjectLocks(() => store, harness.nowMs ?? Date.now);
   });
 }
 

@@ -15,6 +15,7 @@ let ceph: Ceph;
 let client: S3Client;
 const plainBucket = "plain";
 const versionedBucket = "versioned";
+const lockedBucket = "locked";
 
 beforeAll(async () => {
   ceph = await startCeph({ folder: await mkdtemp("/var/tmp/hf-rgw-") });
@@ -22,6 +23,9 @@ beforeAll(async () => {
   for (const Bucket of [plainBucket, versionedBucket]) {
     await client.send(new CreateBucketCommand({ Bucket }));
   }
+  await client.send(
+    new CreateBucketCommand({ Bucket: lockedBucket, ObjectLockEnabledForBucket: true }),
+  );
   await client.send(
     new PutBucketVersioningCommand({
       Bucket: versionedBucket,
@@ -42,6 +46,16 @@ describeObjectStore({
 describeObjectStore({
   name: "radosgw, not probed",
   open: () => opened(undefined),
+  propertyRuns: 4,
+});
+describeObjectStore({
+  name: "radosgw, versioned",
+  open: () => openedIn(versionedBucket, { conditionalPut: false, versioned: true }),
+  propertyRuns: 4,
+});
+describeObjectStore({
+  name: "radosgw with Object Lock",
+  open: () => openedIn(lockedBucket, { conditionalPut: false, versioned: true, objectLock: true }),
   propertyRuns: 4,
 });
 
@@ -88,7 +102,14 @@ test("more objects than a page are listed in order and removed", async () => {
 });
 
 async function opened(supports: ObjectStoreSupports | undefined): Promise<OpenedObjectStore> {
-  const store = openAt({ bucket: plainBucket, prefix: randomUUID() }, supports);
+  return await openedIn(plainBucket, supports);
+}
+
+async function openedIn(
+  bucket: string,
+  supports: ObjectStoreSupports | undefined,
+): Promise<OpenedObjectStore> {
+  const store = openAt({ bucket, prefix: randomUUID() }, supports);
   return { store, close: async () => undefined };
 }
 

@@ -62,6 +62,11 @@ export function createDirectoryObjectStore(
     async put(key, bytes, call) {
       call?.signal?.throwIfAborted();
       checkObjectKey(key);
+      if (call?.retention !== undefined) {
+        throw new Failure("unsupported", {
+          message: `${root} is a folder: nothing in it can be locked; use an S3 bucket with Object Lock`,
+        });
+      }
       const target = pathOf(key);
       const temporary = join(
         root,

@@ -1,5 +1,6 @@
 import { createHash } from "node:crypto";
 import { S3Client, type S3ClientConfig } from "@aws-sdk/client-s3";
+import { type Clock, systemClock } from "@holdfast/shared/ports/clock";
 
 /** One client serves all transfers of a process; more sockets than requests in flight, so that none waits for another. */
 const socketsMax = 256;
@@ -15,6 +16,7 @@ export type S3ClientOptions = {
   readonly attemptsMax?: number;
   readonly endpoint?: string;
   readonly credentials?: { readonly accessKeyId: string; readonly secretAccessKey: string };
+  readonly clock?: Clock;
 };
 
 /**
@@ -55,7 +57,46 @@ export function createS3Client(options: S3ClientOptions = {}): S3Client {
   if (options.credentials !== undefined) config.credentials = options.credentials;
   const client = new S3Client(config);
   addMd5ToBatchDelete(client);
+  watchClock(client, options.clock ?? systemClock);
   return client;
+}
+
+const skews = new WeakMap<S3Client, readonly number[]>();
+/** A single odd answer, of a cache or a gateway, says nothing about the clocks. */
+const skewsKept = 3;
+
+/** By how much the store's clock is ahead of ours, in milliseconds to a second, as its last answers agree; undefined before the first. */
+export function clockSkewMs(client: S3Client): number | undefined {
+  const [...known] = skews.get(client) ?? [];
+  return known.sort((left, right) => Math.abs(left) - Math.abs(right))[0];
+}
+
+function watchClock(client: S3Client, clock: Clock): void {
+  client.middlewareStack.add(
+    (next) => async (call) => {
+      const answer = await next(call);
+      const storeMs = dateOf(answer.response);
+      if (storeMs !== undefined) {
+        const known = skews.get(client) ?? [];
+        skews.set(client, [...known, storeMs - clock.now()].slice(-skewsKept));
+      }
+      return answer;
+    },
+    // Next to the wire: an answer that says no has a date, too.
+    { step: "deserialize", name: "holdfastClock", priority: "low" },
+  );
+}
+
+function dateOf(response: unknown): number | undefined {
+  const headers = field(response, "headers");
+  const date = field(headers, "date");
+  if (typeof date !== "string" || field(headers, "age") !== undefined) return undefined;
+  const ms = Date.parse(date);
+  return Number.isNaN(ms) ? undefined : ms;
+}
+
+function field(value: unknown, name: string): unknown {
+  return typeof value === "object" && value !== null ? Reflect.get(value, name) : undefined;
 }
 
 /** DeleteObjects must carry a checksum, and what all stores know is Content-MD5. */

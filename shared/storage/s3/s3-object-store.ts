@@ -1,9 +1,6 @@
 import { createHash } from "node:crypto";
 import {
-  DeleteObjectCommand,
-  DeleteObjectsCommand,
   GetObjectCommand,
-  HeadObjectCommand,
   type HeadObjectCommandOutput,
   ListObjectsV2Command,
   PutObjectCommand,
@@ -16,8 +13,10 @@ import type {
   ByteRange,
   CallOptions,
   ObjectHead,
+  ObjectLocks,
   ObjectStore,
   ObjectStoreSupports,
+  Retention,
 } from "@holdfast/shared/ports/object-store";
 import { type RandomBytes, systemRandom } from "@holdfast/shared/ports/random";
 import {
@@ -28,13 +27,13 @@ import {
   isObjectKey,
 } from "../object-key.ts";
 import { readBody } from "./s3-body.ts";
-import { createS3Client } from "./s3-client.ts";
-import { asS3Failure, s3Problem } from "./s3-failure.ts";
+import { describeS3Bucket, listingInvalid, sendOptions } from "./s3-bucket.ts";
+import { clockSkewMs, createS3Client } from "./s3-client.ts";
+import { s3Problem } from "./s3-failure.ts";
+import { createS3Locks, retentionFields } from "./s3-locks.ts";
+import { createS3Removal } from "./s3-removal.ts";
+import { createS3Versions } from "./s3-versions.ts";
 
-/** S3's own limit for one DeleteObjects call. */
-const removalsPerCallMax = 1000;
-/** Where batch removal is missing: single ones in flight. */
-const removalsInFlightMax = 16;
 /** User metadata with a random id of the put: who reads it knows whose put succeeded. */
 const putIdName = "holdfast-put";
 
@@ -47,7 +46,7 @@ export type S3ObjectStoreOptions = {
    * As probed when the repository was made. Undefined: not known; a put then looks first *and* asks the store to refuse
    * a taken key, which is right on every store and costs one more request.
    */
-  readonly supports?: ObjectStoreSupports;
+  readonly supports?: Partial<ObjectStoreSupports>;
   readonly random?: RandomBytes;
 };
 
@@ -59,43 +58,35 @@ export type S3ObjectStoreOptions = {
 export function createS3ObjectStore(options: S3ObjectStoreOptions): ObjectStore {
   const { bucket, prefix, client = createS3Client(), supports, random = systemRandom } = options;
   if (prefix !== "") checkObjectKey(prefix);
-  const folder = prefix === "" ? "" : `${prefix}/`;
-  const url = `s3://${bucket}${prefix === "" ? "" : `/${prefix}`}`;
-  const place = (key: string) => ({ Bucket: bucket, Key: folder + key });
-  const failure = (error: unknown, action: string, key: string, call?: CallOptions): unknown =>
-    asS3Failure(error, { url: `${url}/${key}`, action, signal: call?.signal });
-
-  async function look(
-    key: string,
-    call?: CallOptions,
-  ): Promise<HeadObjectCommandOutput | undefined> {
-    try {
-      return await client.send(new HeadObjectCommand(place(key)), sendOptions(call));
-    } catch (error) {
-      const failed = failure(error, "look at", key, call);
-      if (isFailure(failed, "object.not-found")) return undefined;
-      throw failed;
-    }
-  }
+  const place = describeS3Bucket({ client, bucket, prefix });
+  const { folder, url, failure, look } = place;
+  const versions = supports?.versioned === true ? createS3Versions(place) : undefined;
+  const locks = supports?.objectLock === true ? createS3Locks(place) : undefined;
+  const remove = createS3Removal(place, { versions, ...(locks && { locks }) });
 
   return {
-    supports: supports ?? { conditionalPut: false },
+    supports: { ...supports, conditionalPut: supports?.conditionalPut ?? false },
     url,
+    ...(locks && { locks }),
+    ...(versions && { versions }),
 
     async put(key, bytes, call) {
       call?.signal?.throwIfAborted();
       checkObjectKey(key);
+      checkClock(client, url);
+      checkRetention(call?.retention, { url, locks });
       if (supports?.conditionalPut !== true && (await look(key, call)) !== undefined) {
         throw alreadyExists(url, key);
       }
       const attempt = describePut(bytes, random);
       const request = {
-        ...place(key),
+        ...place.place(key),
         Body: bytes,
         ContentLength: bytes.length,
         ContentMD5: attempt.md5.toString("base64"),
         ContentType: "application/octet-stream",
         Metadata: { [putIdName]: attempt.id },
+        ...(call?.retention && retentionFields(call.retention)),
       };
       let answer: PutObjectCommandOutput;
       try {
@@ -114,7 +105,7 @@ export function createS3ObjectStore(options: S3ObjectStoreOptions): ObjectStore 
       call?.signal?.throwIfAborted();
       checkObjectKey(key);
       try {
-        const answer = await client.send(new GetObjectCommand(place(key)), sendOptions(call));
+        const answer = await client.send(new GetObjectCommand(place.place(key)), sendOptions(call));
         return await readBody(answer, { what: `${url}/${key}`, signal: call?.signal });
       } catch (error) {
         throw failure(error, "read", key, call);
@@ -128,7 +119,7 @@ export function createS3ObjectStore(options: S3ObjectStoreOptions): ObjectStore 
       if (range.length === 0) return await emptyRange(key, range, call);
       const last = range.offset + range.length - 1;
       const command = new GetObjectCommand({
-        ...place(key),
+        ...place.place(key),
         Range: `bytes=${range.offset}-${last}`,
       });
       try {
@@ -151,9 +142,8 @@ export function createS3ObjectStore(options: S3ObjectStoreOptions): ObjectStore 
     async remove(keys, call) {
       call?.signal?.throwIfAborted();
       for (const key of keys) checkObjectKey(key);
-      for (let first = 0; first < keys.length; first += removalsPerCallMax) {
-        await removeSome(keys.slice(first, first + removalsPerCallMax), call);
-      }
+      checkClock(client, url);
+      await remove(keys, call);
     },
   };
 
@@ -180,7 +170,7 @@ export function createS3ObjectStore(options: S3ObjectStoreOptions): ObjectStore 
       const command = new PutObjectCommand({ ...request, IfNoneMatch: "*" });
       return await client.send(command, sendOptions(call));
     } catch (error) {
-      if (supports !== undefined || s3Problem(error)?.status !== 501) throw error;
+      if (supports?.conditionalPut !== undefined || s3Problem(error)?.status !== 501) throw error;
       return await unconditional();
     }
   }
@@ -212,7 +202,7 @@ export function createS3ObjectStore(options: S3ObjectStoreOptions): ObjectStore 
     }
     if (put.encryption?.startsWith("aws:kms") === true) return;
     const answer = await client
-      .send(new GetObjectCommand(place(key)), sendOptions(call))
+      .send(new GetObjectCommand(place.place(key)), sendOptions(call))
       .catch((error: unknown) => {
         throw failure(error, "read back", key, call);
       });
@@ -257,37 +247,6 @@ export function createS3ObjectStore(options: S3ObjectStoreOptions): ObjectStore 
       token = next;
     } while (token !== undefined);
   }
-
-  async function removeSome(keys: readonly string[], call?: CallOptions): Promise<void> {
-    const command = new DeleteObjectsCommand({
-      Bucket: bucket,
-      Delete: { Quiet: true, Objects: keys.map((key) => ({ Key: folder + key })) },
-    });
-    try {
-      const { Errors: errors = [] } = await client.send(command, sendOptions(call));
-      const left = errors.filter(({ Code: code }) => code !== "NoSuchKey");
-      if (left.length > 0) throw removalFailed(url, left);
-    } catch (error) {
-      if (s3Problem(error)?.status !== 501) throw failure(error, "remove from", "", call);
-      await removeOneByOne(keys, call);
-    }
-  }
-
-  async function removeOneByOne(keys: readonly string[], call?: CallOptions): Promise<void> {
-    for (let first = 0; first < keys.length; first += removalsInFlightMax) {
-      const some = keys.slice(first, first + removalsInFlightMax);
-      await Promise.all(
-        some.map(async (key) => {
-          try {
-            await client.send(new DeleteObjectCommand(place(key)), sendOptions(call));
-          } catch (error) {
-            const failed = failure(error, "remove", key, call);
-            if (!isFailure(failed, "object.not-found")) throw failed;
-          }
-        }),
-      );
-    }
-  }
 }
 
 type PutAttempt = { readonly id: string; readonly md5: Buffer; readonly lengthBytes: number };
@@ -305,10 +264,6 @@ function leavesOpen(failed: unknown): boolean {
   return isFailure(failed, "storage.unreachable") || isFailure(failed, "object.exists");
 }
 
-function sendOptions(call: CallOptions | undefined): { abortSignal?: AbortSignal } {
-  return call?.signal === undefined ? {} : { abortSignal: call.signal };
-}
-
 function sizeOf(found: HeadObjectCommandOutput, what: string): number {
   if (found.ContentLength !== undefined) return found.ContentLength;
   throw new Failure("storage.unreachable", { message: `${what}: the store did not say its size` });
@@ -318,28 +273,23 @@ function alreadyExists(url: string, key: string): Failure {
   return new Failure("object.exists", { message: `${url}/${key} exists already`, key });
 }
 
-function listingInvalid(url: string, what: string): Failure {
-  return new Failure("storage.refused", {
-    message: `the listing of ${url} is not usable (${what}); Holdfast needs one in byte order`,
+/** S3 refuses requests signed a quarter of an hour off, and dates of retention are only as right as the clock. */
+const clockSkewMsMax = 5 * 60 * 1000;
+
+/** Nothing is written or removed while our clock and the store's disagree; reading goes on. */
+function checkClock(client: S3Client, url: string): void {
+  const skewMs = clockSkewMs(client) ?? 0;
+  if (Math.abs(skewMs) <= clockSkewMsMax) return;
+  const minutes = Math.round(Math.abs(skewMs) / 60_000);
+  throw new Failure("clock.wrong", {
+    message: `the clock of ${url} is ${minutes} minutes ${skewMs > 0 ? "ahead of" : "behind"} this machine's; nothing is written or removed until they agree within ${clockSkewMsMax / 60_000} minutes`,
   });
 }
 
-function removalFailed(
-  url: string,
-  errors: readonly {
-    Key?: string | undefined;
-    Code?: string | undefined;
-    Message?: string | undefined;
-  }[],
-): Failure {
-  const shown = errors
-    .slice(0, 5)
-    .map(({ Key: key, Code: code, Message: message }) => `${key}: ${code} ${message ?? ""}`.trim());
-  const temporary = errors.every(({ Code: code }) =>
-    ["InternalError", "SlowDown", "ServiceUnavailable", "RequestTimeout"].includes(code ?? ""),
-  );
-  return new Failure(temporary ? "storage.unreachable" : "storage.refused", {
-    message: `${url} did not remove ${errors.length} objects: ${shown.join("; ")}`,
-    keys: errors.map(({ Key: key }) => key),
-  });
+function checkRetention(
+  retention: Retention | undefined,
+  store: { readonly url: string; readonly locks: ObjectLocks | undefined },
+): void {
+  if (retention === undefined || store.locks !== undefined) return;
+  throw new Failure("unsupported", { message: `${store.url} is not known to have Object Lock` });
 }
