@@ -51,11 +51,11 @@ export type ChunkIndexSize = {
 /*
  * A slot is 5 words, 160 bits: 89 of the id, pack number 24, offset 27, stored length 20. Where a slot lies depends on 32 further bits of the id.
  * An id that is not there is taken for another one with a probability below 2^-86 a look: 10^12 looks, 10^-14.
- * Slots lie in tables (generations), each filled to 0.85 and searched from the newest on, so growing moves nothing under a reader's feet:
+ * Slots lie in tables (generations), each filled to 0.87 and searched from the newest on, so growing moves nothing under a reader's feet:
  * the first has room for what is expected, the next ones for as much as is there already, at most. Word 0 is written last and 0 means free.
  */
 const slotWords = 5;
-const fill = 0.85;
+const fill = 0.87;
 const generationsMax = 48;
 const headWords = 4 + 2 * generationsMax;
 const firstChunks = 2 ** 13;

@@ -20,8 +20,11 @@ const newId = (): string => toHex(systemRandom(16));
 function createStore() {
   const store = createMemoryObjectStore();
   const objects = createObjects({ store, secrets, random: systemRandom });
-  const putSegment = async (packs: readonly IndexedPack[]): Promise<string> =>
-    await objects.putNew("index", "index-segment", encodeIndexSegment(packs));
+  const putSegment = async (packs: readonly IndexedPack[]): Promise<string> => {
+    const name = `index/${newId()}`;
+    await objects.put(name, "index-segment", encodeIndexSegment(packs));
+    return name;
+  };
   const names = async (): Promise<string[]> => {
     const all: string[] = [];
     for await (const { key } of store.list("index/")) all.push(key);
