@@ -1,7 +1,7 @@
 import { strict as assert } from "node:assert";
 import type { KeyObject } from "node:crypto";
 import { corrupt, freeBytes, toHex } from "../format/bytes.ts";
-import { compress, inflate } from "../format/compression.ts";
+import { compress, inflate, inflateInto } from "../format/compression.ts";
 import { decrypt, encryptParts, tagBytes } from "../keys/aead.ts";
 
 /**
@@ -24,26 +24,41 @@ export function sealRecord(
   const packed = compress(plain);
   assert(packed === undefined || packed.length < plain.length);
   const aad = recordAad(place, plain.length);
-  const parts = encryptParts(place.packKey, nonceAt(place.offset), aad, packed ?? plain);
-  if (packed !== undefined) freeBytes(packed);
-  return parts;
+  return encryptParts(place.packKey, nonceAt(place.offset), aad, packed ?? plain);
 }
 
 /** The result has memory of its own, to be freed. */
 export function openRecord(place: RecordPlace, sealed: Uint8Array, rawLength: number): Uint8Array {
-  const name = `record at ${place.offset} of pack ${toHex(place.packId)}`;
-  if (sealed.length > rawLength + tagBytes) throw corrupt(`${name} is longer than it may be`);
-  const plain = decrypt(
-    place.packKey,
-    nonceAt(place.offset),
-    recordAad(place, rawLength),
-    sealed,
-    name,
-  );
+  const name = recordName(place);
+  const plain = decryptRecord(place, sealed, rawLength, name);
   if (plain.length === rawLength) return plain;
   const inflated = inflate(plain, rawLength, name);
   freeBytes(plain);
   return inflated;
+}
+
+/** Fills `out`, whose length is the record's raw length. After a failure its contents mean nothing. */
+export function openRecordInto(place: RecordPlace, sealed: Uint8Array, out: Uint8Array): void {
+  const name = recordName(place);
+  const plain = decryptRecord(place, sealed, out.length, name);
+  if (plain.length === out.length) out.set(plain);
+  else inflateInto(plain, out, name);
+  freeBytes(plain);
+}
+
+function decryptRecord(
+  place: RecordPlace,
+  sealed: Uint8Array,
+  rawLength: number,
+  name: string,
+): Uint8Array {
+  if (sealed.length > rawLength + tagBytes) throw corrupt(`${name} is longer than it may be`);
+  const aad = recordAad(place, rawLength);
+  return decrypt(place.packKey, nonceAt(place.offset), aad, sealed, name);
+}
+
+function recordName({ offset, packId }: RecordPlace): string {
+  return `record at ${offset} of pack ${toHex(packId)}`;
 }
 
 export function nonceAt(offset: number): Uint8Array {
