@@ -18,6 +18,7 @@ import { backUpImage } from "./standalone/back-up-image.ts";
 import { listImagePoints, readMetadata } from "./standalone/describe-points.ts";
 import { initRepository } from "./standalone/init-repository.ts";
 import { restoreImage } from "./standalone/restore-image.ts";
+import { serve } from "./standalone/serve.ts";
 import type { ReportProgress, StandaloneContext } from "./standalone/standalone-context.ts";
 import { verify } from "./standalone/verify.ts";
 
@@ -76,6 +77,8 @@ async function perform(request: ReturnType<typeof StandaloneRequest.parse>): Pro
       return await restoreImage(context, request);
     case "image-metadata":
       return await readMetadata(context, request);
+    case "point-serve":
+      return await serve(context, request);
     case "repository-verify":
       return await verify(context, request);
     case "fetch-host-keys": {

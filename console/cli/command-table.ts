@@ -6,6 +6,7 @@ import { pointCommands } from "./commands/point.ts";
 import { policyCommands } from "./commands/policy.ts";
 import { providerCommands } from "./commands/provider.ts";
 import { repositoryCommands } from "./commands/repository.ts";
+import { serveCommand } from "./commands/serve.ts";
 import { statusCommand } from "./commands/status.ts";
 import { vmCommands } from "./commands/vm.ts";
 
@@ -20,6 +21,7 @@ export const commandTable: readonly CommandDefinition[] = [
   statusCommand,
   ...repositoryCommands,
   ...imageCommands,
+  serveCommand,
 ];
 
 /** Summaries of the words that only group commands. */

@@ -1,6 +1,10 @@
 import { spawn } from "node:child_process";
 import { createInterface } from "node:readline";
-import type { StandaloneRequest, StandaloneResult } from "@holdfast/shared/contracts/standalone";
+import type {
+  Serving,
+  StandaloneRequest,
+  StandaloneResult,
+} from "@holdfast/shared/contracts/standalone";
 import { StandaloneLine, standaloneResults } from "@holdfast/shared/contracts/standalone";
 import { Failure } from "@holdfast/shared/domain/failure";
 import type { Environment } from "./context.ts";
@@ -23,6 +27,7 @@ export type MoverCall = {
   readonly onProgress?: (progress: StandaloneProgress) => void;
   readonly onWarning?: (message: string) => void;
   readonly onNote?: (message: string) => void;
+  readonly onServing?: (serving: Serving) => void;
 };
 
 export type StandaloneProgress = {
@@ -100,6 +105,9 @@ async function readOutcome(
         break;
       case "note":
         options.onNote?.(line.message);
+        break;
+      case "serving":
+        options.onServing?.(line.serving);
         break;
       case "result":
         return { result: line.result };

@@ -20,6 +20,25 @@ export function parseTimeMs(option: string, text: string): number {
   return Number(match[1]) * unit;
 }
 
+const bytesByUnit: Readonly<Record<string, number>> = {
+  "": 1,
+  k: 1024,
+  m: 1024 ** 2,
+  g: 1024 ** 3,
+  t: 1024 ** 4,
+};
+
+/** `4096`, `64K`, `256M`, `2G` in bytes: binary units, as in `256 MiB`. */
+export function parseBytes(option: string, text: string): number {
+  const match = /^(\d{1,12})(?:([kmgt])(?:i?b)?)?$/i.exec(text.trim());
+  const unit = bytesByUnit[(match?.[2] ?? "").toLowerCase()];
+  const bytes = Number(match?.[1]) * (unit ?? Number.NaN);
+  if (Number.isSafeInteger(bytes)) return bytes;
+  throw new Failure("input.invalid", {
+    message: `${option} ${JSON.stringify(text)} is not a size; write 4096, 64K, 256M or 2G`,
+  });
+}
+
 export function parseWholeNumber(
   option: string,
   text: string,

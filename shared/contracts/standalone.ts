@@ -46,6 +46,28 @@ export const StandaloneRequest = z.discriminatedUnion("kind", [
     pointId: z.string().min(1).max(200),
   }),
   z.strictObject({
+    kind: z.literal("point-serve"),
+    ...Access,
+    pointId: z.string().min(1).max(200),
+    /** Key of the disk, or its number from 0; all disks when absent. */
+    disk: z.string().min(1).max(64).optional(),
+    /** Absent: a Unix socket in a new folder. */
+    listen: z
+      .discriminatedUnion("kind", [
+        z.strictObject({ kind: z.literal("unix"), path: z.string().min(1).max(4096) }),
+        z.strictObject({
+          kind: z.literal("tcp"),
+          host: z.string().min(1).max(64),
+          port: z.int().min(0).max(65_535),
+        }),
+      ])
+      .optional(),
+    /** With ca-cert.pem, server-cert.pem and server-key.pem. */
+    tlsFolder: z.string().min(1).max(4096).optional(),
+    /** Of opened chunks that are kept. */
+    cacheBytes: z.int().min(1024 ** 2),
+  }),
+  z.strictObject({
     kind: z.literal("repository-verify"),
     ...Access,
     /** Share of the chunks that is read, above 0 to 1. All that names chunks is read always. */
@@ -146,6 +168,16 @@ export const VerifyReport = z.object({
 });
 export type VerifyReport = z.infer<typeof VerifyReport>;
 
+/** Where the disks of a point can be read while it is served. */
+export const Serving = z.object({
+  pointId: z.string(),
+  name: z.string(),
+  /** The Unix socket, where it is one. */
+  socket: z.string().optional(),
+  exports: z.array(z.object({ disk: z.string(), sizeBytes: z.int(), uri: z.string() })),
+});
+export type Serving = z.infer<typeof Serving>;
+
 export const standaloneResults = {
   "repository-init": z.object({ repositoryId: z.string(), url: z.string() }),
   "image-backup": z.object({ point: ImagePoint, summary: TransferSummary }),
@@ -157,6 +189,13 @@ export const standaloneResults = {
     summary: TransferSummary,
   }),
   "image-metadata": PointMetadata,
+  "point-serve": z.object({
+    pointId: z.string(),
+    /** What clients asked for, and bytes of disks that they were given. */
+    requests: z.int(),
+    bytes: z.int(),
+    seconds: z.number(),
+  }),
   "repository-verify": VerifyReport,
   "fetch-host-keys": z.object({
     /** OpenSSH's form, `ssh-ed25519 AAAA…`, the strongest first. */
@@ -175,6 +214,8 @@ export const StandaloneLine = z.discriminatedUnion("type", [
     bytesTotal: z.number(),
   }),
   z.object({ type: z.literal("warning"), message: z.string() }),
+  /** A server is there now and serves until it is told to stop. */
+  z.object({ type: z.literal("serving"), serving: Serving }),
   /** For people only. */
   z.object({ type: z.literal("note"), message: z.string() }),
   z.object({ type: z.literal("result"), result: z.unknown() }),

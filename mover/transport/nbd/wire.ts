@@ -14,15 +14,20 @@ export const magic = {
 export const handshakeFlags = { fixedNewstyle: 1, noZeroes: 2 } as const;
 
 export const optionTypes = {
+  exportName: 1,
   abort: 2,
+  list: 3,
   startTls: 5,
+  info: 6,
   go: 7,
   structuredReply: 8,
+  listMetaContext: 9,
   setMetaContext: 10,
 } as const;
 
 export const optionReplies = {
   ack: 1,
+  server: 2,
   info: 3,
   metaContext: 4,
   unsupported: 0x80000001,
@@ -36,13 +41,15 @@ export const optionReplies = {
   tooBig: 0x80000009,
 } as const;
 
-export const infoTypes = { export: 0, blockSize: 3 } as const;
+export const infoTypes = { export: 0, name: 1, description: 2, blockSize: 3 } as const;
 
 export const transmissionFlags = {
   hasFlags: 1 << 0,
   readOnly: 1 << 1,
   flush: 1 << 2,
   writeZeroes: 1 << 6,
+  sendDf: 1 << 7,
+  canMultiConn: 1 << 8,
 } as const;
 
 export const commands = {
@@ -50,8 +57,19 @@ export const commands = {
   write: 1,
   disconnect: 2,
   flush: 3,
+  trim: 4,
   writeZeroes: 6,
   blockStatus: 7,
+} as const;
+
+export const commandFlags = { dontFragment: 1 << 2, requestOne: 1 << 3 } as const;
+
+export const errorNumbers = {
+  permission: 1,
+  io: 5,
+  invalid: 22,
+  overflow: 75,
+  shutdown: 108,
 } as const;
 
 export const chunkTypes = {
