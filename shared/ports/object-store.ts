@@ -58,6 +58,8 @@ export type ObjectVersion = {
   readonly isLatest: boolean;
   readonly isDeleteMarker: boolean;
   readonly sizeBytes: number;
+  /** The store's own; equal for equal contents, mostly. Empty for delete markers. */
+  readonly etag: string;
 };
 
 /** `compliance`: nobody can lift it. `governance`: a special right of the store can. */
@@ -81,9 +83,9 @@ export type ObjectStoreSupports = {
   /** A put to a taken key is refused by the store itself, also between racing writers. */
   readonly conditionalPut: boolean;
   /** Objects keep versions: a removal must name them, and a put never destroys. */
-  readonly versioned?: boolean;
+  readonly versioned?: boolean | undefined;
   /** Retention and legal holds are kept by the store itself. */
-  readonly objectLock?: boolean;
+  readonly objectLock?: boolean | undefined;
   /** A put whose checksum (CRC32C) is wrong is refused. Content-MD5 goes with every put anyway. */
-  readonly checksums?: boolean;
+  readonly checksums?: boolean | undefined;
 };

@@ -8,6 +8,7 @@ import type { DiskRecord } from "./extent-map/disk-record.ts";
 import { createDiskRecords } from "./extent-map/disk-records.ts";
 import { toHex } from "./format/bytes.ts";
 import { checkConfig, configName, decodeConfig, encodeConfig } from "./format/config.ts";
+import { type LockSettings, withRetention } from "./format/retention.ts";
 import { defaultSettings, RepositorySettings } from "./format/settings.ts";
 import {
   defaultPassphraseCost,
@@ -34,6 +35,8 @@ export interface Repository {
   readonly secrets: RepositorySecrets;
   readonly clock: Clock;
   readonly random: RandomBytes;
+  /** What is put into `store` is locked so; undefined: not at all. */
+  readonly lock: LockSettings | undefined;
   /** Sealed records under random names. */
   readonly objects: RepositoryObjects;
   /** Seals a VM's metadata ahead of its point; returns the name that `NewPoint.metadata` takes. */
@@ -116,10 +119,13 @@ export async function createRepository(
     masters: new Map([[1, Uint8Array.from(o.random(32))]]),
     activeEpoch: 1,
   };
+    /** Fails with `unsupported` where the store cannot lock. */
+    readonly lock?: LockSettings | undefined;
   const name = `keys/${toHex(o.random(16))}`;
   const key = await wrapKey({
     name,
     repositoryId: secrets.repositoryId,
+  const store = withRetention(o.store, o.lock, o.clock);
     key: { epoch: 1, master: secrets.masters.get(1) ?? o.random(32), identity: secrets.identity },
     passphrase: o.passphrase,
     cost: o.passphraseCost ?? defaultPassphraseCost,
@@ -131,14 +137,15 @@ export async function createRepository(
       createdAt: new Date(o.clock.now()).toISOString(),
       features: [],
       settings,
-      store: { conditionalPut: o.store.supports.conditionalPut },
+      store: o.store.supports,
+      ...(o.lock && { lock: o.lock }),
     },
     secrets,
   );
   // The config comes last: a repository without its key does not exist. Of two that race, one puts the config.
-  await o.store.put(name, key);
+  await store.put(name, key);
   try {
-    await o.store.put(configName, config);
+    await store.put(configName, config);
   } catch (cause) {
     if (!isFailure(cause, "object.exists")) throw cause;
     const stored = await o.store.get(configName);
@@ -153,7 +160,7 @@ export async function openRepository(o: Opening): Promise<Repository> {
   const config = decodeConfig(configBytes);
   const secrets = await openSecrets(o, Uint8Array.from(Buffer.from(config.repositoryId, "hex")));
   checkConfig(configBytes, secrets);
-  const store = await chooseStore(o, config.store);
+  const store = withRetention(await chooseStore(o, config.store), config.lock, o.clock);
   const objects = createObjects({ store, secrets, random: o.random });
   const diskRecords = createDiskRecords({ objects, secrets, settings: config.settings });
   const points = createPoints({
@@ -176,6 +183,7 @@ export async function openRepository(o: Opening): Promise<Repository> {
     readPoint: points.read,
     listPoints: points.list,
     readDiskRecord: diskRecords.read,
+    lock: config.lock,
     writeDiskRecord: diskRecords.write,
   };
 }
@@ -185,7 +193,8 @@ export async function openRepository(o: Opening): Promise<Repository> {
  * right everywhere: the repository may have been copied to another store since, and some stores refuse puts without condition.
  */
 async function chooseStore(o: Opening, supports: ObjectStoreSupports): Promise<ObjectStore> {
-  if (!supports.conditionalPut || o.reopenStore === undefined) return o.store;
+  const isPlain = !supports.conditionalPut && supports.versioned !== true;
+  if (isPlain || o.reopenStore === undefined) return o.store;
   return await o.reopenStore(supports);
 }
 

@@ -45,8 +45,9 @@ test("what is no storage URL is refused, with what would be one", () => {
 
 test("a folder is probed, opened and keeps its objects between openings", async () => {
   const path = join(folder, "made/on/demand");
-  const supports = await probeStorage(path);
+  const { supports, findings } = await probeStorage(path);
   expect(supports).toEqual({ conditionalPut: true });
+  expect(findings.map(({ id }) => id)).toContain("file-system");
   await (await openObjectStore(`file://${path}`, { supports })).put("key", Uint8Array.of(1));
   expect(await (await openObjectStore(path)).get("key")).toEqual(Uint8Array.of(1));
 });

@@ -1,15 +1,15 @@
 import { Failure, isFailure } from "@holdfast/shared/domain/failure";
-import type {
-  CallOptions,
-  ObjectStore,
-  ObjectStoreSupports,
-} from "@holdfast/shared/ports/object-store";
+import type { CallOptions, ObjectStore } from "@holdfast/shared/ports/object-store";
 import type { RandomBytes } from "@holdfast/shared/ports/random";
+import { danger, type Finding, note, type StorageReport, warning } from "./finding.ts";
 
 /** Large enough for a store that frames or splits bodies to show itself, and of no round length. */
 const probeBytes = 300_007;
 const probeFolder = "probe/";
 const racersMax = 4;
+
+/** The longest names that a repository makes are shorter. */
+const nameSegment = "n".repeat(120);
 
 /**
  * Finds out what a store can do, by doing it under `probe/`, and removes its objects again. Fails with
@@ -22,30 +22,101 @@ export async function probeObjectStore(
   options: {
     readonly random: RandomBytes;
     readonly openUnguarded?: () => ObjectStore;
-    readonly call?: CallOptions;
+    readonly call?: CallOptions | undefined;
   },
-): Promise<ObjectStoreSupports> {
+): Promise<StorageReport> {
   const { random, call } = options;
-  const folder = `${probeFolder}${Buffer.from(random(12)).toString("hex")}/`;
+  const folder = probeFolderName(random);
   const unguarded = options.openUnguarded?.() ?? store;
-  const made = [
-    `${folder}a`,
-    `${folder}a-b`,
-    `${folder}a/b`.replace("a/b", "b/a"),
-    `${folder}race`,
-  ];
+  const names = ["a", "a-b", "b/a", "race", "case", "CASE", "hold"];
+  const longest = Array.from({ length: 3 }, () => nameSegment).join("/");
+  const made = [...names, longest].map((name) => `${folder}${name}`);
+  const findings: Finding[] = [];
   try {
     await checkBodies(store, { folder, random, call });
     await checkListing(store, { folder, call });
+    await checkNames(store, { folder, longest, call }, findings);
     const conditionalPut = await refusesTakenKeys(unguarded, `${folder}race`, { random, call });
-    await store.remove(made, call);
-    await expectGone(store, { folder, call });
-    return { conditionalPut };
+    await checkHold(store, `${folder}hold`, findings, call);
+    const canRemove = await removes(store, made, findings, call);
+    if (canRemove) await expectGone(store, { folder, call });
+    return { supports: { ...store.supports, conditionalPut }, findings };
   } catch (error) {
     // The probe's own verdict matters more than what is left of it; `probe/` holds nothing else.
     await store.remove(made).catch(() => undefined);
     throw error;
   }
+}
+
+/** A new folder for what one probe makes; ends in a slash. */
+export function probeFolderName(random: RandomBytes): string {
+  return `${probeFolder}${Buffer.from(random(12)).toString("hex")}/`;
+}
+
+async function removes(
+  store: ObjectStore,
+  keys: readonly string[],
+  findings: Finding[],
+  call: CallOptions | undefined,
+): Promise<boolean> {
+  try {
+    await store.remove(keys, call);
+    return true;
+  } catch (error) {
+    if (isFailure(error, "storage.locked")) {
+      const what = `objects of this probe are locked although it did not ask for it: ${error.message}`;
+      findings.push(warning("locked-unasked", what, "Remove the bucket's default retention."));
+      return false;
+    }
+    if (!isFailure(error, "storage.refused")) throw error;
+    const what = `this credential may not remove objects: right for movers, too little for collection; what the probe made stays below ${probeFolder}`;
+    findings.push(note("cannot-remove", what));
+    return false;
+  }
+}
+
+async function checkNames(
+  store: ObjectStore,
+  { folder, longest, call }: Context & { readonly longest: string },
+  findings: Finding[],
+): Promise<void> {
+  const long = await outcome(store.put(`${folder}${longest}`, new Uint8Array(1), call));
+  if (long !== undefined) {
+    if (!isFailure(long)) throw long;
+    const what = `an object with a name of ${folder.length + longest.length} characters cannot be stored: ${long.message}`;
+    findings.push(danger("short-names", what, "Use a shorter prefix, or another file system."));
+  }
+  await store.put(`${folder}case`, new Uint8Array(1), call);
+  const other = await outcome(store.put(`${folder}CASE`, new Uint8Array(2), call));
+  if (other === undefined) return;
+  if (!isFailure(other, "object.exists")) throw other;
+  const what = "names that differ in upper and lower case only are the same there";
+  findings.push(warning("case-insensitive", what, "Use a case-sensitive file system."));
+}
+
+/** A legal hold leaves nothing behind, unlike a retention: it shows that the store keeps what it is told to keep. */
+async function checkHold(
+  store: ObjectStore,
+  key: string,
+  findings: Finding[],
+  call: CallOptions | undefined,
+): Promise<void> {
+  const { locks } = store;
+  if (locks === undefined) return;
+  await store.put(key, new Uint8Array(1), call);
+  const denied = await outcome(locks.hold(key, true, call));
+  if (denied !== undefined) {
+    if (!isFailure(denied)) throw denied;
+    const what = `Object Lock could not be tried: ${denied.message}`;
+    findings.push(note("lock-untried", what, "Try it with a credential that may set legal holds."));
+    return;
+  }
+  const removal = await outcome(store.remove([key], call));
+  await locks.hold(key, false, call);
+  if (isFailure(removal, "storage.locked") || isFailure(removal, "storage.refused")) return;
+  if (removal !== undefined) throw removal;
+  const what = "the store says that it has Object Lock, and removes an object under legal hold";
+  findings.push(danger("lock-not-kept", what, "Do not rely on this store's Object Lock."));
 }
 
 async function checkBodies(
@@ -127,7 +198,7 @@ async function expectGone(store: ObjectStore, { folder, call }: Context): Promis
 
 type Context = { readonly folder: string; readonly call: CallOptions | undefined };
 
-function outcome(work: Promise<void>): Promise<unknown> {
+function outcome(work: Promise<unknown>): Promise<unknown> {
   return work.then(
     () => undefined,
     (error: unknown) => error,

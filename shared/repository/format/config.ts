@@ -4,6 +4,7 @@ import { Failure } from "../../domain/failure.ts";
 import { identityKey, type RepositorySecrets } from "../keys/secrets.ts";
 import { corrupt, createByteReader, createByteWriter, sameBytes } from "./bytes.ts";
 import { decodeHeader, encodeHeader, formatVersion, headerBytes } from "./header.ts";
+import { LockSettings } from "./retention.ts";
 import { RepositorySettings } from "./settings.ts";
 
 /**
@@ -19,7 +20,14 @@ const Config = z.object({
   features: z.array(z.string().max(64)).max(64),
   settings: RepositorySettings,
   /** What the store could do when the repository was created. */
-  store: z.object({ conditionalPut: z.boolean() }),
+  store: z.object({
+    conditionalPut: z.boolean(),
+    versioned: z.boolean().optional(),
+    objectLock: z.boolean().optional(),
+    checksums: z.boolean().optional(),
+  }),
+  /** Absent: nothing is locked. */
+  lock: LockSettings.optional(),
 });
 export type Config = z.infer<typeof Config>;
 

@@ -7,13 +7,17 @@ import type { ObjectLockState, ObjectLocks, Retention } from "@holdfast/shared/p
 import { type S3Bucket, sendOptions } from "./s3-bucket.ts";
 
 /** Retention and legal hold of objects in a bucket that was created with Object Lock. */
-export function createS3Locks({ client, place, failure, look }: S3Bucket): ObjectLocks {
+export function createS3Locks(
+  { client, place, failure, look }: S3Bucket,
+  checkClock: () => void,
+): ObjectLocks {
   return {
     async look(key, call) {
       const found = await look(key, call);
       return found && lockStateOf(found);
     },
     async extend(key, retention, call) {
+      checkClock();
       const { ObjectLockMode: Mode, ObjectLockRetainUntilDate: RetainUntilDate } =
         retentionFields(retention);
       const command = new PutObjectRetentionCommand({

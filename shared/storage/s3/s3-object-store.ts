@@ -61,7 +61,8 @@ export function createS3ObjectStore(options: S3ObjectStoreOptions): ObjectStore 
   const place = describeS3Bucket({ client, bucket, prefix });
   const { folder, url, failure, look } = place;
   const versions = supports?.versioned === true ? createS3Versions(place) : undefined;
-  const locks = supports?.objectLock === true ? createS3Locks(place) : undefined;
+  const locks =
+    supports?.objectLock === true ? createS3Locks(place, () => checkClock(client, url)) : undefined;
   const remove = createS3Removal(place, { versions, ...(locks && { locks }) });
 
   return {

@@ -67,15 +67,27 @@ export function createS3Versions(place: S3Bucket): ObjectVersions {
 function versionsOf(page: ListObjectVersionsCommandOutput, folder: string): ObjectVersion[] {
   const entries = [
     ...(page.Versions ?? []).map((entry) => ({ ...entry, isDeleteMarker: false })),
-    ...(page.DeleteMarkers ?? []).map((entry) => ({ ...entry, Size: 0, isDeleteMarker: true })),
+    ...(page.DeleteMarkers ?? []).map((entry) => ({
+      ...entry,
+      Size: 0,
+      ETag: "",
+      isDeleteMarker: true,
+    })),
   ];
   return entries
     .flatMap(({ Key: name = "", VersionId: versionId = "null", ...entry }) => {
       const key = name.slice(folder.length);
       if (!name.startsWith(folder) || !isObjectKey(key)) return [];
-      const { IsLatest: isLatest = false, Size: sizeBytes = 0, isDeleteMarker } = entry;
+      const {
+        IsLatest: isLatest = false,
+        Size: sizeBytes = 0,
+        ETag: etag = "",
+        isDeleteMarker,
+      } = entry;
       const modifiedMs = entry.LastModified?.getTime() ?? 0;
-      return [{ version: { key, versionId, isLatest, isDeleteMarker, sizeBytes }, modifiedMs }];
+      return [
+        { version: { key, versionId, isLatest, isDeleteMarker, sizeBytes, etag }, modifiedMs },
+      ];
     })
     .sort(
       (left, right) =>
