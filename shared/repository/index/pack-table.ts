@@ -15,12 +15,13 @@ export function createPackTable(
   shared = new SharedArrayBuffer(packWords * 4, { maxByteLength: packsMax * packWords * 4 }),
 ): PackTable {
   const words = new Uint32Array(shared);
-  // Numbers plus one, in open addressing by the id's first word; pack ids are random.
+  // Numbers plus one, in open addressing by words of the id.
   let slots = new Uint32Array(1024);
   let count = 0;
 
   function slotOf(row: readonly number[]): number {
-    let slot = (row[0] ?? 0) % slots.length;
+    // The first half of an id is its session's, and so the same in many.
+    let slot = (((row[0] ?? 0) ^ (row[2] ?? 0)) >>> 0) % slots.length;
     for (;;) {
       const number = (slots[slot] ?? 0) - 1;
       if (number < 0 || row.every((word, at) => words[number * packWords + at] === word))
