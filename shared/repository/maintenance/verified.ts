@@ -102,7 +102,9 @@ export async function readVerified(
       for (const pack of part.packs) use(pack);
     } catch (error) {
       if (isFailure(error, "object.not-found")) continue;
-      if (!isFailure(error, "object.corrupt")) throw error;
+      if (!isFailure(error, "object.corrupt") && !isFailure(error, "repository.epoch-unknown")) {
+        throw error;
+      }
       unreadable.set(key, error);
     }
   }

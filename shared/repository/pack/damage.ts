@@ -95,7 +95,9 @@ export async function readKnownDamage(
     } catch (error) {
       // One that was removed meanwhile was replaced.
       if (isFailure(error, "object.not-found")) continue;
-      if (!isFailure(error, "object.corrupt")) throw error;
+      if (!isFailure(error, "object.corrupt") && !isFailure(error, "repository.epoch-unknown")) {
+        throw error;
+      }
       unreadable.set(key, error);
     }
   }

@@ -135,8 +135,11 @@ export function createRelocations(o: {
           places.set(offset, others);
         }
       } catch (error) {
-        const isGone = isFailure(error, "object.not-found") || isFailure(error, "object.corrupt");
-        if (!isGone) throw error;
+        const isUnreadable =
+          isFailure(error, "object.not-found") ||
+          isFailure(error, "object.corrupt") ||
+          isFailure(error, "repository.epoch-unknown");
+        if (!isUnreadable) throw error;
       }
     }
     return places;
