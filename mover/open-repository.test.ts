@@ -17,7 +17,7 @@ import { createRepository } from "@holdfast/shared/repository/repository";
 import { openObjectStore } from "@holdfast/shared/storage/open-object-store";
 import { afterEach, beforeEach, expect, test } from "vitest";
 import { aRepository } from "../test/helpers/catalog-samples.ts";
-import { createRepositoryOpener } from "./open-repository.ts";
+import { createRepositoryOpener, type OpenedRepository } from "./open-repository.ts";
 
 const passphrase = "correct horse battery staple";
 let folder: string;
@@ -55,7 +55,7 @@ test("one that is gone is refused, and used again when it is back", async () => 
   renameSync(url, `${url}-away`);
   await expect(open("main")).rejects.toMatchObject({ code: "repository.not-found" });
   renameSync(`${url}-away`, url);
-  await (await open("main")).repository.putMetadata(metadata);
+  await putMetadata(await open("main"));
 });
 
 test("one whose share was mounted anew, and so is on another device, is opened anew", async (context) => {
@@ -70,14 +70,19 @@ test("one whose share was mounted anew, and so is on another device, is opened a
     rmSync(url, { recursive: true });
     symlinkSync(join(mounted, "repository"), url);
     // What was opened before stays with its device.
-    await expect(first.repository.putMetadata(metadata)).rejects.toMatchObject({
+    await expect(putMetadata(first)).rejects.toMatchObject({
       code: "storage.unreachable",
     });
-    await (await open("main")).repository.putMetadata(metadata);
+    await putMetadata(await open("main"));
   } finally {
     rmSync(mounted, { recursive: true, force: true });
   }
 }, 120_000);
+
+async function putMetadata({ repository }: OpenedRepository): Promise<void> {
+  const start = { kind: "backup", holder: "test", pins: [], silenceSeconds: 60 } as const;
+  await repository.putMetadata(await repository.sessions.begin(start), metadata);
+}
 
 const metadata = {
   providerKind: "libvirt",

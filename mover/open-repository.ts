@@ -3,15 +3,14 @@ import { systemClock } from "@holdfast/shared/ports/clock";
 import type { Logger } from "@holdfast/shared/ports/logger";
 import type { Parameters } from "@holdfast/shared/ports/parameters";
 import { systemRandom } from "@holdfast/shared/ports/random";
-import type { ChunkIndex } from "@holdfast/shared/repository/index/chunk-index";
 import type { Repository } from "@holdfast/shared/repository/repository";
 import { openRepositoryAt } from "./open-repository-at.ts";
-import { loadChunkIndex } from "./pipeline/chunk-index-loader.ts";
+import { type ChunkIndexLoader, createChunkIndexLoader } from "./pipeline/chunk-index-loader.ts";
 
 export type OpenedRepository = {
   readonly repository: Repository;
-  /** Loaded when the first transfer asks for it; a restore never does. */
-  readonly loadIndex: () => Promise<ChunkIndex>;
+  /** Loads when the first transfer asks for it; a restore never does. */
+  readonly indexLoader: ChunkIndexLoader;
 };
 
 /**
@@ -33,9 +32,7 @@ export function createRepositoryOpener(options: {
       random: systemRandom,
       logger,
     });
-    const signal = new AbortController().signal;
-    const index = once(() => loadChunkIndex(repository, { logger, signal }));
-    return { repository, loadIndex: () => index("") };
+    return { repository, indexLoader: createChunkIndexLoader(repository, { logger }) };
   }
 
   const opened = new Map<string, Promise<OpenedRepository>>();

@@ -11,11 +11,13 @@ import { createMemoryReader, createMemoryWriter } from "./memory-disk.ts";
 import { restoreDisk } from "./restore-disk.ts";
 import { seededBytes, writePieces } from "./test-data.ts";
 import {
+  beginSession,
   createTestRepository,
   newPoint,
   openTestRepository,
   restore,
   transfer,
+  writePoint,
 } from "./test-repository.ts";
 
 /** 600 000 bytes with a hole in the middle, as one committed point. */
@@ -27,7 +29,7 @@ async function stored() {
     { at: 400_000, length: 200_000, seed: 2 },
   ]);
   const { recordKey } = await transfer(repository, createMemoryReader(disk));
-  const { rootKey } = await repository.writePoint(newPoint(recordKey));
+  const { rootKey } = await writePoint(repository, newPoint(recordKey));
   const names: string[] = [];
   for await (const { key } of store.list("")) names.push(key);
   return { store, repository, disk, recordKey, rootKey, names };
@@ -78,6 +80,7 @@ const named = new Set([
   "repository.not-found",
   "repository.key-wrong",
   "repository.format-unknown",
+  "repository.epoch-unknown",
 ]);
 
 describe("damage", () => {
@@ -92,6 +95,7 @@ describe("damage", () => {
       "metadata",
       "packs",
       "points",
+      "sessions",
     ]);
     let detected = 0;
     for (const name of names) {
@@ -119,8 +123,8 @@ describe("damage", () => {
           detected += 1;
           continue;
         }
-        // Only what a restore needs is looked at by a restore: the index never, a pack's footer and header neither.
-        expect(name).toMatch(/^(index|packs)\//);
+        // Only what a restore needs is looked at by a restore: index and sessions never, a pack's footer and header neither.
+        expect(name).toMatch(/^(index|packs|sessions)\//);
       }
     }
     expect(detected).toBeGreaterThan(100);
@@ -173,14 +177,15 @@ describe("damage", () => {
     expect(decodeLeaf(mutant).count).toBe(entries.length);
     const leaf = { index: 0, ...mutant, digest: ref.digest };
     const signal = new AbortController().signal;
-    const [written] = (await writeLeaves(repository, [leaf], signal)).refs;
+    const session = await beginSession(repository);
+    const [written] = (await writeLeaves(repository, session, [leaf], signal)).refs;
     const leaves = emptyLeafTable(record.sizeBytes, record.leafBytes);
     for (let index = 0; index < leaves.count; index += 1) {
       const kept = record.leaves.get(index);
       if (kept !== undefined) leaves.set(index, kept);
     }
     if (written !== undefined) leaves.set(0, written.ref);
-    const bad = await repository.writeDiskRecord({ ...record, leaves });
+    const bad = await repository.writeDiskRecord(session, { ...record, leaves });
     await expect(restore(repository, bad, { sizeBytes: disk.length })).rejects.toThrow(
       /places chunks elsewhere/,
     );

@@ -11,6 +11,7 @@ import {
   openTestRepository,
   restore,
   transfer,
+  writePoint,
 } from "./test-repository.ts";
 
 const disk = writePieces(new Uint8Array(1_500_000), [
@@ -20,7 +21,7 @@ const disk = writePieces(new Uint8Array(1_500_000), [
 
 async function backUp(repository: Repository): Promise<string> {
   const { recordKey } = await transfer(repository, createMemoryReader(disk));
-  return (await repository.writePoint(newPoint(recordKey))).rootKey;
+  return (await writePoint(repository, newPoint(recordKey))).rootKey;
 }
 
 async function pointsOf(repository: Repository): Promise<readonly string[]> {

@@ -4,10 +4,10 @@ import { silentLogger } from "@holdfast/shared/ports/logger";
 import { createMemoryObjectStore } from "@holdfast/shared/storage/memory/memory-object-store";
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import { loadChunkIndex } from "./chunk-index-loader.ts";
+import { createChunkIndexLoader } from "./chunk-index-loader.ts";
 import { createMemoryReader } from "./memory-disk.ts";
 import { type Piece, pieces, seededBytes, writePieces } from "./test-data.ts";
-import { createTestRepository, restore, transfer } from "./test-repository.ts";
+import { beginSession, createTestRepository, restore, transfer } from "./test-repository.ts";
 
 describe("incremental", () => {
   test("any map that covers the real changes gives the right disk, grown, shrunk or not", async () => {
@@ -95,7 +95,8 @@ describe("incremental", () => {
     const disk = seededBytes(1_000_001, 4);
     await transfer(repository, createMemoryReader(disk));
     const signal = new AbortController().signal;
-    const index = await loadChunkIndex(repository, { logger: silentLogger, signal });
+    const loader = createChunkIndexLoader(repository, { logger: silentLogger });
+    const { index } = await loader.load(await beginSession(repository), signal);
     const other = await transfer(repository, createMemoryReader(disk), { diskKey: "vdb", index });
     expect(other.stats.bytesNew).toBe(0);
     const target = await restore(repository, other.recordKey, { sizeBytes: disk.length });

@@ -6,7 +6,13 @@ import { createMemoryObjectStore } from "@holdfast/shared/storage/memory/memory-
 import { expect, test } from "vitest";
 import { createMemoryReader } from "./memory-disk.ts";
 import { writePieces } from "./test-data.ts";
-import { createTestRepository, newPoint, passphrase, transfer } from "./test-repository.ts";
+import {
+  createTestRepository,
+  newPoint,
+  passphrase,
+  transfer,
+  writePoint,
+} from "./test-repository.ts";
 
 /*
  * A second reader, written from docs/repository-format.md alone: nothing of shared/repository is used to read but BLAKE3.
@@ -94,7 +100,7 @@ test("a reader written from the format's document restores a disk", async () => 
   const store = createMemoryObjectStore();
   const repository = await createTestRepository(store);
   const { recordKey } = await transfer(repository, createMemoryReader(disk));
-  const { rootKey } = await repository.writePoint(newPoint(recordKey));
+  const { rootKey } = await writePoint(repository, newPoint(recordKey));
 
   const { sealedObject, record, named, settings } = await openReader(store, passphrase);
   const root = JSON.parse((await sealedObject(rootKey)).toString("utf8"));
@@ -128,6 +134,8 @@ test("a reader written from the format's document restores a disk", async () => 
         word,
       );
       next(96);
+      // The data packs that the leaf needs, for garbage collection.
+      next(12 * word());
       const metadataPack = packs[pack] ?? Buffer.alloc(0);
       const summary = await record(metadataPack, from, sumStored, sumRaw);
       const entries = await record(metadataPack, from + sumStored, stored, raw);

@@ -68,7 +68,7 @@ export function createLeafEngine(
     leaf.placed.push({ offset, length: bytes.length, id });
     const key = Buffer.from(id.buffer, id.byteOffset, idBytes).toString("latin1");
     const place =
-      leaf.previous.get(key) ?? pending.get(key) ?? findIndexed?.(id) ?? store(key, id, bytes);
+      leaf.previous.get(key) ?? pending.get(key) ?? findUsable(id) ?? store(key, id, bytes);
     const packId = toHex(place.packId);
     if (pendingOfPack.has(packId)) leaf.ownPacks.add(packId);
     leaf.entries.push({
@@ -81,13 +81,22 @@ export function createLeafEngine(
     });
   }
 
+  function findUsable(id: Uint8Array): ChunkPlace | undefined {
+    const place = findIndexed?.(id);
+    return place === undefined || isCondemned(place.packId) ? undefined : place;
+  }
+
+  function isCondemned(packId: Uint8Array): boolean {
+    return setup.condemned.size > 0 && setup.condemned.has(toHex(packId));
+  }
+
   function store(key: string, id: Uint8Array, bytes: Uint8Array): ChunkPlace {
     if (pack !== undefined && pack.sizeBytes() + bytes.length > settings.packBytes) sealPack();
     if (pack === undefined) {
       pack = createPackBuilder({
         kind: "data-pack",
         secrets,
-        random: setup.random,
+        packId: Buffer.concat([setup.sessionId, setup.random(8)]),
         room: spare.pop() ?? new SharedArrayBuffer(packRoomBytes),
       });
       pendingOfPack.set(toHex(pack.packId), []);
@@ -128,7 +137,9 @@ export function createLeafEngine(
       let position = 0;
       for (const entry of leafEntries(decodeLeaf(message.previous))) {
         const place = { ...entry.pack, offset: entry.packOffset, storedLength: entry.storedLength };
-        previous.set(Buffer.from(entry.id).toString("latin1"), place);
+        if (!isCondemned(entry.pack.packId)) {
+          previous.set(Buffer.from(entry.id).toString("latin1"), place);
+        }
         if (kept.has(position)) {
           entries.push(entry);
           placed.push({

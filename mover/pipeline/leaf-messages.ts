@@ -12,6 +12,10 @@ export type EngineSetup = {
   readonly secrets: RepositorySecrets;
   readonly settings: RepositorySettings;
   readonly index: SharedChunkIndex | undefined;
+  /** 8 bytes: what the ids of new packs begin with. */
+  readonly sessionId: Uint8Array;
+  /** Packs in hexadecimal whose chunks are not to be found: they are about to be removed. */
+  readonly condemned: ReadonlySet<string>;
   /** Open every sealed pack again before it is uploaded. */
   readonly checkSealed: boolean;
 };

@@ -1,4 +1,5 @@
 import { createKeyedHash } from "@holdfast/shared/repository/chunk/keyed-hash";
+import { decodeLeafSummary } from "@holdfast/shared/repository/extent-map/leaf";
 import type { LeafRef } from "@holdfast/shared/repository/extent-map/leaf-table";
 import { identityKey } from "@holdfast/shared/repository/keys/secrets";
 import { putOwn } from "@holdfast/shared/repository/objects";
@@ -8,6 +9,7 @@ import {
   packName,
 } from "@holdfast/shared/repository/pack/pack";
 import type { Repository } from "@holdfast/shared/repository/repository";
+import type { Session } from "@holdfast/shared/repository/session/sessions";
 
 /** A leaf whose chunks are all in the store. */
 export type FinishedLeaf = {
@@ -25,17 +27,19 @@ export type WrittenLeaves = {
 /** Stores leaves in metadata packs; resolves when they are in the store. */
 export async function writeLeaves(
   repository: Repository,
+  session: Session,
   leaves: readonly FinishedLeaf[],
   signal: AbortSignal,
 ): Promise<WrittenLeaves> {
-  const { secrets, settings, random, store } = repository;
+  const { secrets, settings, store } = repository;
   const chunkHash = createKeyedHash(identityKey(secrets, "chunk-id"));
   const refs: { index: number; ref: LeafRef }[] = [];
   let bytesStored = 0;
   let next = 0;
   while (next < leaves.length) {
     const room = new SharedArrayBuffer(256 * 1024);
-    const pack = createPackBuilder({ kind: "metadata-pack", secrets, random, room });
+    const packId = session.newId();
+    const pack = createPackBuilder({ kind: "metadata-pack", secrets, packId, room });
     while (next < leaves.length && pack.sizeBytes() < settings.packBytes) {
       const leaf = leaves[next];
       if (leaf === undefined) break;
@@ -55,6 +59,7 @@ export async function writeLeaves(
         summaryId,
         entriesId,
         digest: leaf.digest,
+        packs: decodeLeafSummary(leaf.summary).packs,
       };
       refs.push({ index: leaf.index, ref });
     }

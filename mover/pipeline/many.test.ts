@@ -5,16 +5,23 @@ import { systemRandom } from "@holdfast/shared/ports/random";
 import { createRepository } from "@holdfast/shared/repository/repository";
 import { createMemoryObjectStore } from "@holdfast/shared/storage/memory/memory-object-store";
 import { describe, expect, test } from "vitest";
-import { loadChunkIndex } from "./chunk-index-loader.ts";
+import { createChunkIndexLoader } from "./chunk-index-loader.ts";
 import { createMemoryReader } from "./memory-disk.ts";
 import { seededBytes } from "./test-data.ts";
-import { createTestRepository, restore, smallSettings, transfer } from "./test-repository.ts";
+import {
+  beginSession,
+  createTestRepository,
+  restore,
+  smallSettings,
+  transfer,
+} from "./test-repository.ts";
 
 describe("much at once", () => {
   test("transfers with threads share one index and don't disturb each other", async () => {
     const repository = await createTestRepository(createMemoryObjectStore());
     const signal = new AbortController().signal;
-    const index = await loadChunkIndex(repository, { logger: silentLogger, signal });
+    const loader = createChunkIndexLoader(repository, { logger: silentLogger });
+    const { index } = await loader.load(await beginSession(repository), signal);
     const disks = [1, 2, 1].map((seed) => {
       const disk = seededBytes(5_000_000, seed);
       disk.set(seededBytes(700_000, 9), 3_000_000);

@@ -1,15 +1,14 @@
 import { toHex } from "@holdfast/shared/repository/format/bytes";
-import type { ChunkIndex } from "@holdfast/shared/repository/index/chunk-index";
 import {
   encodeIndexSegment,
   type IndexedPack,
 } from "@holdfast/shared/repository/index/index-segment";
 import { putOwn } from "@holdfast/shared/repository/objects";
 import { packName } from "@holdfast/shared/repository/pack/pack";
-import type { Repository } from "@holdfast/shared/repository/repository";
 import type { LeafExecutor } from "./leaf-executor.ts";
 import type { FromEngine } from "./leaf-messages.ts";
 import { createBell, createSlots } from "./limits.ts";
+import type { TransferOptions } from "./transfer-disk.ts";
 
 /** Uploads packs, several at once, and remembers what the index has to say about them. */
 export type PackUploads = {
@@ -35,9 +34,9 @@ const uploadsMax = 8;
 const waitingMax = 2;
 
 export function createPackUploads(
-  repository: Repository,
-  index: ChunkIndex | undefined,
+  o: Pick<TransferOptions, "repository" | "session" | "index" | "onIndexSegment">,
 ): PackUploads {
+  const { repository, session, index } = o;
   const slots = createSlots(uploadsMax);
   const bell = createBell();
   const uploaded = new Set<string>();
@@ -78,9 +77,11 @@ export function createPackUploads(
     writeIndex: async (chunksMin, signal) => {
       if (unindexedChunks === 0 || unindexedChunks < chunksMin) return;
       const segment = encodeIndexSegment(unindexed);
+      const packs = unindexed;
       unindexed = [];
       unindexedChunks = 0;
-      await repository.objects.putNew("index", "index-segment", segment, { signal });
+      const name = await session.objects.putNew("index", "index-segment", segment, { signal });
+      o.onIndexSegment?.(name, packs);
       bytesStored += segment.length;
     },
   };

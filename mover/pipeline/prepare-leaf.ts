@@ -8,7 +8,9 @@ import {
   type LoadedLeaf,
 } from "@holdfast/shared/repository/extent-map/leaf-store";
 import type { LeafRef } from "@holdfast/shared/repository/extent-map/leaf-table";
+import { toHex } from "@holdfast/shared/repository/format/bytes";
 import type { Repository } from "@holdfast/shared/repository/repository";
+import type { Session } from "@holdfast/shared/repository/session/sessions";
 import {
   type ByteRun,
   blockStates,
@@ -42,16 +44,27 @@ export type PrepareLeaf = (leaf: LeafExtents, signal: AbortSignal) => Promise<Le
 
 export function createPrepareLeaf(o: {
   readonly repository: Repository;
+  readonly session: Session;
   readonly previous: DiskRecord | undefined;
   readonly sampleShare: number;
   readonly logger: Logger;
 }): PrepareLeaf {
   const { repository, previous, logger } = o;
+  const condemned = o.session.condemned.packs;
   const leafStore = createLeafStore(repository);
+
+  /** Undefined also for a leaf that is about to lose packs which it needs: its range is read. */
+  function previousRef(index: number): LeafRef | "hole" | undefined {
+    if (previous === undefined || index >= previous.leaves.count) return undefined;
+    const ref = previous.leaves.get(index);
+    if (ref === undefined || ref === "hole" || condemned.size === 0) return ref;
+    const isDoomed = [ref, ...ref.packs].some(({ packId }) => condemned.has(toHex(packId)));
+    return isDoomed ? undefined : ref;
+  }
 
   /** Undefined when there is none, or none that can be read: then nothing can be taken over from it. */
   async function loadPrevious(index: number, signal: AbortSignal): Promise<LoadedLeaf | undefined> {
-    const ref = previousRef(previous, index);
+    const ref = previousRef(index);
     if (previous === undefined || ref === undefined || ref === "hole") return undefined;
     try {
       return await leafStore.read(ref, { index, ...leafRange(previous, index) }, { signal });
@@ -64,7 +77,7 @@ export function createPrepareLeaf(o: {
 
   return async (leaf, signal) => {
     const { states, index, offset, lengthBytes } = leaf;
-    const ref = previousRef(previous, index);
+    const ref = previousRef(index);
     const hasSameRange =
       previous !== undefined &&
       ref !== undefined &&
@@ -105,15 +118,11 @@ export function createPrepareLeaf(o: {
   };
 }
 
-function previousRef(
-  previous: DiskRecord | undefined,
-  index: number,
-): LeafRef | "hole" | undefined {
-  if (previous === undefined || index >= previous.leaves.count) return undefined;
-  return previous.leaves.get(index);
-}
-
-/** Damaged or gone, as against a store that doesn't answer now. */
+/** Damaged, gone, or sealed with a key that was not opened, as against a store that doesn't answer now. */
 export function isUnreadable(error: unknown): error is Failure {
-  return isFailure(error, "object.corrupt") || isFailure(error, "object.not-found");
+  return (
+    isFailure(error, "object.corrupt") ||
+    isFailure(error, "object.not-found") ||
+    isFailure(error, "repository.epoch-unknown")
+  );
 }

@@ -3,7 +3,7 @@ import { createMemoryObjectStore } from "@holdfast/shared/storage/memory/memory-
 import { describe, expect, test } from "vitest";
 import { createMemoryReader } from "./memory-disk.ts";
 import { seededBytes, writePieces } from "./test-data.ts";
-import { createTestRepository, restore, transfer } from "./test-repository.ts";
+import { beginSession, createTestRepository, restore, transfer } from "./test-repository.ts";
 
 describe("resume", () => {
   test("from each checkpoint the transfer ends in the right disk and reads only the rest", async () => {
@@ -14,7 +14,8 @@ describe("resume", () => {
     const saveCheckpoint = async (checkpoint: Record<string, unknown>): Promise<void> => {
       checkpoints.push(JSON.parse(JSON.stringify(checkpoint)));
     };
-    const whole = { saveCheckpoint, checkpointBytes: 300_000 };
+    const session = await beginSession(repository);
+    const whole = { session, saveCheckpoint, checkpointBytes: 300_000 };
     await transfer(repository, createMemoryReader(disk), whole);
     expect(checkpoints.length).toBeGreaterThan(3);
     let least = disk.length;
@@ -26,7 +27,7 @@ describe("resume", () => {
       const { recordKey, stats } = await transfer(
         repository,
         createMemoryReader(disk, { onRead }),
-        { checkpoint },
+        { session, checkpoint },
       );
       least = Math.min(least, read);
       expect(stats.bytesDone).toBe(disk.length);
@@ -40,8 +41,10 @@ describe("resume", () => {
     const disk = seededBytes(6_000_000, 6);
     const repository = await createTestRepository(createMemoryObjectStore());
     const abort = new AbortController();
+    const session = await beginSession(repository);
     let checkpoint: unknown;
     const stopped = transfer(repository, createMemoryReader(disk), {
+      session,
       signal: abort.signal,
       checkpointBytes: 1_000_000,
       saveCheckpoint: async (saved) => {
@@ -50,16 +53,22 @@ describe("resume", () => {
       },
     });
     await expect(stopped).rejects.toSatisfy((error) => isFailure(error, "cancelled"));
-    const { recordKey } = await transfer(repository, createMemoryReader(disk), { checkpoint });
+    const { recordKey, stats } = await transfer(repository, createMemoryReader(disk), {
+      session: await repository.sessions.resume(session.sessionId),
+      checkpoint,
+    });
+    expect(stats.bytesRead).toBeLessThan(2 * disk.length - 500_000);
     const target = await restore(repository, recordKey, { sizeBytes: disk.length });
     expect(Buffer.compare(target.bytes, disk)).toBe(0);
   });
 
-  test("a checkpoint of another disk, or one that was changed, is not used", async () => {
+  test("a checkpoint of another disk or session, or one that was changed, is not used", async () => {
     const disk = seededBytes(1_000_000, 5);
     const repository = await createTestRepository(createMemoryObjectStore());
     const checkpoints: Record<string, unknown>[] = [];
+    const session = await beginSession(repository);
     await transfer(repository, createMemoryReader(disk), {
+      session,
       checkpointBytes: 300_000,
       saveCheckpoint: async (checkpoint) => {
         checkpoints.push(checkpoint);
@@ -68,8 +77,9 @@ describe("resume", () => {
     const last = checkpoints.at(-1);
     const other = seededBytes(1_000_000, 6);
     const cases = [
-      { diskKey: "vdb", checkpoint: last },
-      { checkpoint: { ...last, inline: Buffer.alloc(300).toString("base64") } },
+      { session, diskKey: "vdb", checkpoint: last },
+      { checkpoint: last },
+      { session, checkpoint: { ...last, inline: Buffer.alloc(300).toString("base64") } },
       { checkpoint: { v: 9 } },
     ];
     for (const options of cases) {
@@ -87,6 +97,7 @@ describe("resume", () => {
     const extents = [{ offset: 0, length: disk.length, kind: "unchanged" as const }];
     let checkpoint: unknown;
     const common = {
+      session: await beginSession(repository),
       previous,
       checkpointBytes: 100_000,
       saveCheckpoint: async (saved: Record<string, unknown>) => {

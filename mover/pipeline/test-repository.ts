@@ -9,6 +9,7 @@ import {
   openRepository,
   type Repository,
 } from "@holdfast/shared/repository/repository";
+import type { BeginSession, Session } from "@holdfast/shared/repository/session/sessions";
 import { createMemoryWriter, type MemoryWriter } from "./memory-disk.ts";
 import { restoreDisk } from "./restore-disk.ts";
 import { type TransferOptions, type TransferResult, transferDisk } from "./transfer-disk.ts";
@@ -39,13 +40,38 @@ export function openTestRepository(store: ObjectStore, word = passphrase): Promi
   return openRepository({ store, passphrase: word, clock: systemClock, random: systemRandom });
 }
 
-export function transfer(
+export function beginSession(
+  repository: Repository,
+  more: Partial<BeginSession> = {},
+): Promise<Session> {
+  const silenceSeconds = 60;
+  return repository.sessions.begin({
+    kind: "backup",
+    holder: "test",
+    pins: [],
+    silenceSeconds,
+    ...more,
+  });
+}
+
+/** In a session of its own, if none is given. */
+export async function writePoint(
+  repository: Repository,
+  point: NewPoint,
+  session?: Session,
+): Promise<{ readonly rootKey: string }> {
+  return repository.writePoint(session ?? (await beginSession(repository)), point);
+}
+
+/** In a session of its own, if none is given. */
+export async function transfer(
   repository: Repository,
   reader: DiskReader,
   options: Partial<TransferOptions> = {},
 ): Promise<TransferResult> {
   return transferDisk({
     repository,
+    session: options.session ?? (await beginSession(repository)),
     reader,
     diskKey: "vda",
     sampleShare: 0,

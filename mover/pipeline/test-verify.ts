@@ -6,7 +6,13 @@ import type { Repository } from "@holdfast/shared/repository/repository";
 import { createMemoryObjectStore } from "@holdfast/shared/storage/memory/memory-object-store";
 import { createMemoryReader } from "./memory-disk.ts";
 import { seededBytes, writePieces } from "./test-data.ts";
-import { createTestRepository, newPoint, smallSettings, transfer } from "./test-repository.ts";
+import {
+  createTestRepository,
+  newPoint,
+  smallSettings,
+  transfer,
+  writePoint,
+} from "./test-repository.ts";
 import { type VerifyOptions, verifyRepository } from "./verify-repository.ts";
 
 export const { leafBytes } = smallSettings;
@@ -46,7 +52,7 @@ export async function stored() {
     const reader = createMemoryReader(bytes, previous === undefined ? {} : { extents });
     const { recordKey } = await transfer(repository, reader, more);
     const name = { vmKey: vm, vmName: vm, pointId: `point-${number}`, jobId: `job-${number}` };
-    const { rootKey } = await repository.writePoint(newPoint(recordKey, name));
+    const { rootKey } = await writePoint(repository, newPoint(recordKey, name));
     return { recordKey, rootKey, record: await repository.readDiskRecord(recordKey) };
   };
   const first = await save(disk, "vm-1", 1);

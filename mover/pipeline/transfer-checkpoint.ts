@@ -7,6 +7,7 @@ import {
 } from "@holdfast/shared/repository/extent-map/leaf-table";
 import { createByteReader, createByteWriter } from "@holdfast/shared/repository/format/bytes";
 import type { Repository } from "@holdfast/shared/repository/repository";
+import type { Session } from "@holdfast/shared/repository/session/sessions";
 import { z } from "zod";
 
 /**
@@ -20,6 +21,8 @@ export type TransferMode = (typeof transferModes)[number];
 const Checkpoint = z.object({
   v: z.literal(1),
   mode: z.enum(transferModes),
+  /** What it names is sure to be there only as long as this session is open. */
+  sessionId: z.string(),
   diskKey: z.string(),
   sizeBytes: z.int().min(0),
   previous: z.string().optional(),
@@ -68,10 +71,13 @@ export type CheckpointWriter = {
 };
 
 const inlineName = "inline-transfer-checkpoint";
-const inlineLeavesMax = 400;
+/** A catalog's item may have 400 KiB, with all else that it says. */
+const inlineBytesMax = 48 * 1024;
+const partLeavesMax = 4096;
 
 export function createCheckpointWriter(
   repository: Repository,
+  session: Session,
   identity: TransferIdentity,
   table: LeafTable,
   resumed: ResumedTransfer | undefined,
@@ -81,21 +87,20 @@ export function createCheckpointWriter(
   return {
     write: async (finished, stats, signal) => {
       inline.push(...finished);
-      while (inline.length > inlineLeavesMax) {
-        const part = encodePart(table, inline.slice(0, 4096));
+      let newest = encodePart(table, inline);
+      while (newest.length > inlineBytesMax) {
+        const part = encodePart(table, inline.slice(0, partLeavesMax));
         parts.push(
-          await repository.objects.putNew("checkpoints", "transfer-checkpoint", part, { signal }),
+          await session.objects.putNew("checkpoints", "transfer-checkpoint", part, { signal }),
         );
-        inline = inline.slice(4096);
+        inline = inline.slice(partLeavesMax);
+        newest = encodePart(table, inline);
       }
-      const sealed = repository.objects.seal(
-        inlineName,
-        "transfer-checkpoint",
-        encodePart(table, inline),
-      );
+      const sealed = repository.objects.seal(inlineName, "transfer-checkpoint", newest);
       const checkpoint: Checkpoint = {
         v: 1,
         mode: identity.mode,
+        sessionId: session.sessionId,
         diskKey: identity.diskKey,
         sizeBytes: identity.sizeBytes,
         ...(identity.previous !== undefined && { previous: identity.previous }),
@@ -120,6 +125,7 @@ export type ResumedTransfer = {
  */
 export async function resumeTransfer(
   repository: Repository,
+  session: Session,
   identity: TransferIdentity,
   table: LeafTable,
   checkpoint: unknown,
@@ -140,6 +146,7 @@ export async function resumeTransfer(
   if (!parsed.success || parsed.data.mode !== identity.mode) return undefined;
   const { diskKey, sizeBytes, previous, parts, inline, stats } = parsed.data;
   if (
+    parsed.data.sessionId !== session.sessionId ||
     diskKey !== identity.diskKey ||
     sizeBytes !== identity.sizeBytes ||
     previous !== identity.previous

@@ -13,7 +13,10 @@ import {
 import { diskDigest } from "@holdfast/shared/repository/extent-map/disk-records";
 import type { LeafTable } from "@holdfast/shared/repository/extent-map/leaf-table";
 import type { ChunkIndex } from "@holdfast/shared/repository/index/chunk-index";
+import type { IndexedPack } from "@holdfast/shared/repository/index/index-segment";
 import type { Repository } from "@holdfast/shared/repository/repository";
+import type { Session } from "@holdfast/shared/repository/session/sessions";
+import { checkForeignPacks } from "./foreign-packs.ts";
 import { type LeafExecutor, startInPlace, startWorker } from "./leaf-executor.ts";
 import { createLeafFeeder } from "./leaf-feeder.ts";
 import type { EngineSetup, FromEngine } from "./leaf-messages.ts";
@@ -38,6 +41,8 @@ import {
  */
 export type TransferOptions = {
   readonly repository: Repository;
+  /** Open; what it forbids is not used, and what is made says that it is of this session. */
+  readonly session: Session;
   readonly reader: DiskReader;
   readonly diskKey: string;
   /** The same disk's record in the previous point: what the source calls unchanged is taken from it. */
@@ -62,6 +67,8 @@ export type TransferOptions = {
   readonly workers?: number;
   /** The repository's chunk index, shared by the transfers of a mover; without it only the previous point's chunks are found. */
   readonly index?: ChunkIndex | undefined;
+  /** Hears of each index segment that is in the store. */
+  readonly onIndexSegment?: ((name: string, packs: readonly IndexedPack[]) => void) | undefined;
   readonly logger: Logger;
   /** Open every sealed pack again before it is uploaded; default true. */
   readonly checkSealed?: boolean;
@@ -117,6 +124,10 @@ export async function transferDisk(o: TransferOptions): Promise<TransferResult> 
     if (o.signal.aborted) {
       throw asFailure(o.signal.reason, "cancelled", `transfer of disk ${o.diskKey} stopped`);
     }
+    if (isFailure(firstFailure, "index.stale")) {
+      // The leaves that a checkpoint names may need packs that are gone.
+      await o.saveCheckpoint({ v: 1 });
+    }
     if (isFailure(firstFailure, "changes.unknown")) {
       // What an incremental finished on false claims must not be gone on with, should this mover die now.
       await o.saveCheckpoint(distrust(transfer.mode, firstFailure.message));
@@ -158,7 +169,15 @@ function startExecutors(
 ): readonly LeafExecutor[] {
   const { secrets, settings, random } = o.repository;
   const checkSealed = o.checkSealed ?? true;
-  const setup: EngineSetup = { secrets, settings, index: o.index?.shared, checkSealed };
+  const { packs, compacting } = o.session.condemned;
+  const setup: EngineSetup = {
+    secrets,
+    settings,
+    index: o.index?.shared,
+    sessionId: Buffer.from(o.session.sessionId, "hex"),
+    condemned: packs.union(compacting),
+    checkSealed,
+  };
   return Array.from({ length: transfer.executors }, () => {
     const ears = {
       onMessage: (message: FromEngine) => transfer.hear(message, executor, signal).catch(fail),
@@ -184,9 +203,9 @@ async function openTransfer(o: TransferOptions, signal: AbortSignal) {
   const identity = { mode, diskKey: o.diskKey, sizeBytes, previous: o.previous };
   const previous = await readPrevious(o, signal);
   const resumed = await resume(o, identity, table, signal);
-  const uploads = createPackUploads(repository, o.index);
+  const uploads = createPackUploads(o);
   const feeder = createLeafFeeder(reader, executors, uploads.room);
-  const checkpoints = createCheckpointWriter(repository, identity, table, resumed);
+  const checkpoints = createCheckpointWriter(repository, o.session, identity, table, resumed);
   const prepare = createPrepareLeaf({ ...o, previous });
   const bell = createBell();
   const waiting = new Map<number, FinishedLeaf & { readonly ownPacks: readonly string[] }>();
@@ -233,7 +252,7 @@ async function openTransfer(o: TransferOptions, signal: AbortSignal) {
     const ready = readyLeaves();
     if (ready.length === 0) return;
     for (const leaf of ready) waiting.delete(leaf.index);
-    const written = await writeLeaves(repository, ready, writeSignal);
+    const written = await writeLeaves(repository, o.session, ready, writeSignal);
     bytesStoredOtherwise += written.bytesStored;
     for (const { index, ref } of written.refs) settle(index, ref);
     bell.ring();
@@ -349,8 +368,10 @@ async function openTransfer(o: TransferOptions, signal: AbortSignal) {
     await uploads.writeIndex(0, finishSignal);
     assert(waiting.size === 0, "leaves are left whose packs were not uploaded");
     const unsigned = { diskKey: o.diskKey, sizeBytes, leafBytes, leaves: table, stats: stats() };
+    await checkForeignPacks(o, table, previous, finishSignal);
     const digest = diskDigest(createDigests(repository.secrets), unsigned, `disk ${o.diskKey}`);
     const recordKey = await repository.writeDiskRecord(
+      o.session,
       { ...unsigned, digest },
       { signal: finishSignal },
     );
@@ -388,7 +409,7 @@ async function readPrevious(
   o: TransferOptions,
   signal: AbortSignal,
 ): Promise<DiskRecord | undefined> {
-  if (o.previous === undefined) return undefined;
+  if (o.previous === undefined || o.session.condemned.objects.has(o.previous)) return undefined;
   try {
     return await o.repository.readDiskRecord(o.previous, { signal });
   } catch (error) {
@@ -404,13 +425,14 @@ async function readPrevious(
 
 async function resume(
   o: TransferOptions,
-  identity: Parameters<typeof resumeTransfer>[1],
+  identity: Parameters<typeof resumeTransfer>[2],
   table: LeafTable,
   signal: AbortSignal,
 ): ReturnType<typeof resumeTransfer> {
   if (o.checkpoint === undefined) return undefined;
   try {
-    return await resumeTransfer(o.repository, identity, table, o.checkpoint, signal);
+    const { repository, session } = o;
+    return await resumeTransfer(repository, session, identity, table, o.checkpoint, signal);
   } catch (error) {
     if (!isUnreadable(error)) throw error;
     o.logger.warn("transfer checkpoint unreadable; the disk is read from its beginning", {

@@ -14,7 +14,14 @@ import { expect, test } from "vitest";
 import { writeLeaves } from "./leaf-writer.ts";
 import { createMemoryReader } from "./memory-disk.ts";
 import { seededBytes } from "./test-data.ts";
-import { createTestRepository, newPoint, smallSettings, transfer } from "./test-repository.ts";
+import {
+  beginSession,
+  createTestRepository,
+  newPoint,
+  smallSettings,
+  transfer,
+  writePoint,
+} from "./test-repository.ts";
 import {
   flip,
   leafBytes,
@@ -227,13 +234,14 @@ test("a leaf that looks for a good chunk in the wrong place is found, the chunk'
     entries: [{ ...one, ...place(two) }, { ...two, ...place(one) }, ...entries.slice(2)],
   });
   const leaf = { index: 0, ...mutant, digest: ref.digest };
-  const { refs } = await writeLeaves(repository, [leaf], new AbortController().signal);
+  const session = await beginSession(repository);
+  const { refs } = await writeLeaves(repository, session, [leaf], new AbortController().signal);
   const leaves = emptyLeafTable(record.sizeBytes, record.leafBytes);
   const written = refs[0]?.ref;
   if (written === undefined) throw new Error("a leaf was written");
   leaves.set(0, written);
-  const recordKey = await repository.writeDiskRecord({ ...record, leaves });
-  await repository.writePoint(newPoint(recordKey, { pointId: "point-4", vmKey: "vm-3" }));
+  const recordKey = await repository.writeDiskRecord(session, { ...record, leaves });
+  await writePoint(repository, newPoint(recordKey, { pointId: "point-4", vmKey: "vm-3" }));
   expect(told(await verify(repository))).toEqual([
     ["point-4", "vda", [0, one.length + two.length]],
   ]);
@@ -256,7 +264,7 @@ test("a sample reads about its share of the chunks, and all that names them", as
   const store = createMemoryObjectStore();
   const repository = await createTestRepository(store);
   const { recordKey } = await transfer(repository, createMemoryReader(seededBytes(12_000_000, 3)));
-  await repository.writePoint(newPoint(recordKey));
+  await writePoint(repository, newPoint(recordKey));
   const all = await verify(repository);
   // Seeds of its own, so that the test's outcome is no matter of luck.
   let byte = 0;

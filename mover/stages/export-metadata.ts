@@ -1,4 +1,5 @@
 import type { BackupJob } from "@holdfast/shared/contracts/catalog-items";
+import { beginJobSession } from "./job-session.ts";
 import { driverContext, type StageContext, type StageResult } from "./stage.ts";
 import { backupSession } from "./task-results.ts";
 
@@ -8,6 +9,7 @@ export async function exportMetadata(context: StageContext, job: BackupJob): Pro
   const driver = await context.openDriver(job.providerId);
   const metadata = await driver.metadata(session, driverContext(context, { vmId: job.vmId }));
   const { repository } = await context.openRepository(job.repositoryId);
-  const { metadataKey } = await repository.putMetadata(metadata, { signal: context.signal });
+  const own = await beginJobSession(context, job, repository);
+  const { metadataKey } = await repository.putMetadata(own, metadata, { signal: context.signal });
   return { metadataKey };
 }

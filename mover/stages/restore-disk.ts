@@ -1,5 +1,8 @@
 import type { RestoreJob } from "@holdfast/shared/contracts/catalog-items";
 import { Failure } from "@holdfast/shared/domain/failure";
+import type { RestoreSession } from "@holdfast/shared/ports/driver";
+import type { Repository } from "@holdfast/shared/repository/repository";
+import { withReadSession } from "../hold-session.ts";
 import { restoreDisk } from "../pipeline/restore-disk.ts";
 import { restoreContext } from "./prepare-restore.ts";
 import { createProgressReporter, type ProgressNumbers } from "./progress.ts";
@@ -15,6 +18,29 @@ export async function restoreOneDisk(
   const session = await restoreSession(context);
   const { repository } = await context.openRepository(job.repositoryId);
   const { rootKey } = await context.catalog.getPoint(job.restore.pointId);
+  return await withReadSession(
+    {
+      ...context,
+      repository,
+      kind: "restore",
+      holder: `job ${job.jobId}, disk ${diskKey}`,
+      pins: [rootKey],
+    },
+    (_, signal) => restore({ ...context, signal }, job, diskKey, { session, repository, rootKey }),
+  );
+}
+
+async function restore(
+  context: StageContext,
+  job: RestoreJob,
+  diskKey: string,
+  o: {
+    readonly session: RestoreSession;
+    readonly repository: Repository;
+    readonly rootKey: string;
+  },
+): Promise<StageResult> {
+  const { session, repository, rootKey } = o;
   const point = await repository.readPoint(rootKey, { signal: context.signal });
   const disk = point.disks.find(({ key }) => key === diskKey);
   if (disk === undefined) {

@@ -1,10 +1,12 @@
 import type { BackupJob } from "@holdfast/shared/contracts/catalog-items";
 import { Failure, isFailure } from "@holdfast/shared/domain/failure";
 import type { Driver, SessionDisk } from "@holdfast/shared/ports/driver";
-import type { ChunkIndex } from "@holdfast/shared/repository/index/chunk-index";
 import type { Repository } from "@holdfast/shared/repository/repository";
+import type { Session } from "@holdfast/shared/repository/session/sessions";
+import type { SessionIndex } from "../pipeline/chunk-index-loader.ts";
 import type { TransferMode } from "../pipeline/transfer-checkpoint.ts";
 import { type TransferProgress, transferDisk } from "../pipeline/transfer-disk.ts";
+import { parentOf, resumeJobSession } from "./job-session.ts";
 import { createProgressReporter } from "./progress.ts";
 import { driverContext, type StageContext, type StageResult, tell } from "./stage.ts";
 import { backupSession, type TransferResult } from "./task-results.ts";
@@ -26,8 +28,9 @@ export async function transferOneDisk(
   const driver = await context.openDriver(job.providerId);
   const calls = driverContext(context, { vmId: job.vmId });
   context.watch(() => driver.watch(session, calls));
-  const { repository, loadIndex } = await context.openRepository(job.repositoryId);
-  const previous = await previousRecord(context, repository, job, diskKey);
+  const { repository, indexLoader } = await context.openRepository(job.repositoryId);
+  const own = await resumeJobSession(context, job, repository);
+  const previous = await previousRecord(context, own, repository, job, diskKey);
 
   // Each time a sample shows that the source's claims are not true, less of them is believed.
   let mode: TransferMode = disk.mode;
@@ -36,7 +39,7 @@ export async function transferOneDisk(
     mode = "full";
     reason = "the previous recovery point has no usable record of this disk";
   }
-  const index = await loadIndex();
+  let index: SessionIndex | undefined = await indexLoader.load(own, context.signal);
   for (;;) {
     const full = mode !== "incremental";
     const openReader = () => driver.openDisk(session, diskKey, { ...calls, full });
@@ -46,6 +49,7 @@ export async function transferOneDisk(
         job,
         disk,
         repository,
+        own,
         index,
         previous,
         mode,
@@ -53,6 +57,11 @@ export async function transferOneDisk(
         openReader,
       });
     } catch (error) {
+      if (isFailure(error, "index.stale") && index !== undefined) {
+        await tell(context, "warn", `disk ${diskKey} is read again: ${error.message}`);
+        index = undefined;
+        continue;
+      }
       if (!isFailure(error, "changes.unknown") || mode === "all") throw error;
       await tell(
         context,
@@ -70,7 +79,8 @@ type Attempt = {
   readonly job: BackupJob;
   readonly disk: SessionDisk;
   readonly repository: Repository;
-  readonly index: ChunkIndex;
+  readonly own: Session;
+  readonly index: SessionIndex | undefined;
   readonly previous: string | undefined;
   readonly mode: TransferMode;
   readonly reason: string;
@@ -94,7 +104,8 @@ async function transfer(attempt: Attempt): Promise<TransferResult> {
   await using reader = await attempt.openReader();
   const { recordKey, stats } = await transferDisk({
     repository,
-    index: attempt.index,
+    session: attempt.own,
+    ...attempt.index,
     reader,
     diskKey: disk.key,
     previous: attempt.previous,
@@ -115,27 +126,31 @@ async function transfer(attempt: Attempt): Promise<TransferResult> {
 /** The disk's record in the point that this job builds on; undefined when there is none or it cannot be read. */
 async function previousRecord(
   context: StageContext,
+  own: Session,
   repository: Repository,
   job: BackupJob,
   diskKey: string,
 ): Promise<string | undefined> {
-  if (job.previous === undefined) return undefined;
+  const parent = await parentOf(context, job);
+  if (parent === undefined) return undefined;
+  const { pointId, rootKey } = parent;
+  const { signal } = context;
   try {
-    const { rootKey } = await context.catalog.getPoint(job.previous.pointId);
-    const point = await repository.readPoint(rootKey, { signal: context.signal });
+    const isUsable = await repository.sessions.isUsablePoint(own, rootKey, { signal });
+    if (!isUsable) {
+      await tell(context, "warn", `recovery point ${pointId} is being removed from the repository`);
+      return undefined;
+    }
+    const point = await repository.readPoint(rootKey, { signal });
     return point.disks.find(({ key }) => key === diskKey)?.recordKey;
   } catch (error) {
-    if (
-      !isFailure(error, "not-found") &&
-      !isFailure(error, "object.not-found") &&
-      !isFailure(error, "object.corrupt")
-    ) {
+    if (!isFailure(error, "object.not-found") && !isFailure(error, "object.corrupt")) {
       throw error;
     }
     await tell(
       context,
       "error",
-      `recovery point ${job.previous.pointId} cannot be read, so disk ${diskKey} is read in full: ${error.message}`,
+      `recovery point ${pointId} cannot be read, so disk ${diskKey} is read in full: ${error.message}`,
     );
     return undefined;
   }

@@ -1,6 +1,7 @@
 import type { BackupJob, RecoveryPoint } from "@holdfast/shared/contracts/catalog-items";
 import { Failure } from "@holdfast/shared/domain/failure";
 import type { BackupSession } from "@holdfast/shared/ports/driver";
+import { parentOf, resumeJobSession } from "./job-session.ts";
 import type { StageContext, StageResult } from "./stage.ts";
 import { backupSession, MetadataResult, readResult, TransferResult } from "./task-results.ts";
 
@@ -34,8 +35,7 @@ export async function writeRecoveryPoint(
   if (fence === undefined) {
     throw new Failure("internal", { message: `job ${job.jobId} has no fence: Begin did not run` });
   }
-  const parent =
-    job.previous === undefined ? undefined : await parentPoint(context, job.previous.pointId);
+  const parent = await parentOf(context, job);
   const common = {
     // One job makes one point, so the point takes the job's id: a retry cannot make a second one.
     pointId: job.jobId,
@@ -48,7 +48,9 @@ export async function writeRecoveryPoint(
     warnings,
   };
   const { repository } = await context.openRepository(job.repositoryId);
+  const own = await resumeJobSession(context, job, repository);
   const { rootKey } = await repository.writePoint(
+    own,
     {
       ...common,
       vmKey: job.vmId,
@@ -85,12 +87,4 @@ async function transferred(
 
 function plannedMode(session: BackupSession, diskKey: string): "full" | "incremental" | undefined {
   return session.disks.find(({ key }) => key === diskKey)?.mode;
-}
-
-async function parentPoint(
-  context: StageContext,
-  pointId: string,
-): Promise<{ pointId: string; rootKey: string }> {
-  const { rootKey } = await context.catalog.getPoint(pointId);
-  return { pointId, rootKey };
 }

@@ -1,3 +1,5 @@
+import type { Repository } from "@holdfast/shared/repository/repository";
+import { standaloneHolder, withReadSession } from "../hold-session.ts";
 import { restoreDisk } from "../pipeline/restore-disk.ts";
 import { openImageTarget } from "../transport/image-target.ts";
 import { chooseDisk, findRoot } from "./find-point.ts";
@@ -8,11 +10,30 @@ export async function restoreImage(
   context: StandaloneContext,
   request: Request<"image-restore">,
 ): Promise<unknown> {
-  const { signal, logger } = context;
   const repository = await context.open(request);
+  const rootKey = request.rootKey ?? (await findRoot(context, repository, request.pointId));
+  return await withReadSession(
+    {
+      ...context,
+      repository,
+      kind: "restore",
+      holder: standaloneHolder(),
+      pins: [rootKey],
+      onNoSession: (message) => context.emit({ type: "warning", message }),
+    },
+    (_, signal) => restore({ ...context, signal }, request, repository, rootKey),
+  );
+}
+
+async function restore(
+  context: StandaloneContext,
+  request: Request<"image-restore">,
+  repository: Repository,
+  rootKey: string,
+): Promise<unknown> {
+  const { signal, logger } = context;
   const startedMs = context.clock.now();
-  const { pointId, output, format, overwrite } = request;
-  const rootKey = request.rootKey ?? (await findRoot(context, repository, pointId));
+  const { output, format, overwrite } = request;
   const point = await repository.readPoint(rootKey, { signal });
   const disk = chooseDisk(point, request.disk);
   const { sizeBytes } = disk;

@@ -195,6 +195,8 @@ export const RestoreJob = z.strictObject({
 export type RestoreJob = z.infer<typeof RestoreJob>;
 
 export const ProviderFindingItem = z.strictObject({
+  /** Set by Begin: the session in the repository that all stages of this job write in. */
+  repositorySessionId: z.string().optional(),
   check: z.string(),
   state: z.enum(["ok", "warning", "failed"]),
   message: z.string(),

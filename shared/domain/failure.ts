@@ -166,6 +166,11 @@ const failures = {
     advice:
       "The work was silent for so long that it was taken for dead, or it was ended by another attempt. Start it again: what it has stored is found and used while it is there.",
   },
+  "index.stale": {
+    retryable: true,
+    exitCode: 7,
+    advice: "The disk is read again without the index that named packs which are gone.",
+  },
   "object.not-found": {
     retryable: false,
     exitCode: 5,

@@ -123,6 +123,7 @@ export type JobChange = {
     readonly externalId: string;
     readonly name: string;
     readonly started: boolean;
+  readonly repositorySessionId?: string;
   };
   readonly findings?: readonly Record<string, unknown>[];
   readonly vmsSeen?: number;

@@ -73,7 +73,7 @@ function somePack() {
   const pack = createPackBuilder({
     kind: "data-pack",
     secrets,
-    random: systemRandom,
+    packId: systemRandom(16),
     room: new SharedArrayBuffer(1000),
   });
   const chunks = [noise(9000, 1), new Uint8Array(5000).fill(7), noise(1, 2)];
@@ -105,7 +105,7 @@ describe("pack", () => {
     const pack = createPackBuilder({
       kind: "data-pack",
       secrets,
-      random: systemRandom,
+      packId: systemRandom(16),
       room: new SharedArrayBuffer(1000),
     });
     pack.append("chunk", chunkHash.hash(noise(9000, 1)), noise(9000, 2));
@@ -146,6 +146,12 @@ function someRecord(): Uint8Array {
     summaryId: new Uint8Array(32).fill(5),
     entriesId: new Uint8Array(32).fill(6),
     digest: new Uint8Array(32).fill(7),
+    packs: [4, 9].map((fill) => ({
+      packId: new Uint8Array(16).fill(fill),
+      epoch: 1,
+      entries: fill,
+      storedBytes: 1000 * fill,
+    })),
   });
   return encodeDiskRecord({
     diskKey: "vda",

@@ -7,13 +7,6 @@ import type { RepositorySecrets } from "./keys/secrets.ts";
 
 /** Sealed records in the store, and bytes in memory sealed like them. */
 export type RepositoryObjects = {
-  /** Seals and puts `<folder>/<random id>`; returns the name. */
-  readonly putNew: (
-    folder: string,
-    type: SealedType,
-    plain: Uint8Array,
-    options?: CallOptions,
-  ) => Promise<string>;
   readonly put: (
     name: string,
     type: SealedType,
@@ -24,6 +17,28 @@ export type RepositoryObjects = {
   readonly seal: (name: string, type: SealedType, plain: Uint8Array) => Uint8Array;
   readonly open: (name: string, type: SealedType, bytes: Uint8Array) => Uint8Array;
 };
+
+/** The same for someone with a session, whose names say whose they are. */
+export type NewObjects = RepositoryObjects & {
+  /** Seals and puts `<folder>/<new id>`; returns the name. */
+  readonly putNew: (
+    folder: string,
+    type: SealedType,
+    plain: Uint8Array,
+    options?: CallOptions,
+  ) => Promise<string>;
+};
+
+export function namedBy(objects: RepositoryObjects, newId: () => Uint8Array): NewObjects {
+  return {
+    ...objects,
+    putNew: async (folder, type, plain, options) => {
+      const name = `${folder}/${toHex(newId())}`;
+      await objects.put(name, type, plain, options);
+      return name;
+    },
+  };
+}
 
 export function createObjects(o: {
   readonly store: ObjectStore;
@@ -45,11 +60,6 @@ export function createObjects(o: {
     seal,
     open,
     put,
-    putNew: async (folder, type, plain, options) => {
-      const name = `${folder}/${toHex(random(16))}`;
-      await put(name, type, plain, options);
-      return name;
-    },
     get: async (name, type, options) => open(name, type, await store.get(name, options)),
   };
 }

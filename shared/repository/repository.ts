@@ -20,49 +20,60 @@ import type { RepositorySecrets } from "./keys/secrets.ts";
 import { createObjects, type RepositoryObjects } from "./objects.ts";
 import type { DiskOfPoint, PointSummary } from "./recovery-point/point.ts";
 import { createPoints } from "./recovery-point/points.ts";
+import { createCondemnedLists } from "./session/condemned.ts";
+import { createSessions, type Session, type Sessions } from "./session/sessions.ts";
+import { createSignedNames } from "./session/signed-name.ts";
 
 /**
  * The repository: everything that is stored about the virtual machines of one tenant, in one object store.
  *
  * What always holds: an object is never overwritten; packs are written before what refers to them, and a recovery point's
  * root last, so that a listed point is complete; every stored byte is authenticated and bound to its name; restoring needs
- * only the store and a passphrase; another writer may work at the same time, without a lock.
+ * only the store and a passphrase; others may write, read and collect at the same time, without a lock: whoever writes has a session.
  */
 export interface Repository {
   readonly repositoryId: string;
   readonly store: ObjectStore;
   readonly settings: RepositorySettings;
+  /** What is put into `store` is locked so; undefined: not at all. */
+  readonly lock: LockSettings | undefined;
   readonly secrets: RepositorySecrets;
   readonly clock: Clock;
   readonly random: RandomBytes;
-  /** What is put into `store` is locked so; undefined: not at all. */
-  readonly lock: LockSettings | undefined;
-  /** Sealed records under random names. */
   readonly objects: RepositoryObjects;
+  readonly sessions: Sessions;
   /** Seals a VM's metadata ahead of its point; returns the name that `NewPoint.metadata` takes. */
   putMetadata(
+    session: Session,
     metadata: VmMetadata,
     options?: CallOptions,
   ): Promise<{ readonly metadataKey: string }>;
   /**
-   * The commit. Idempotent for one job and fence: an attempt whose answer was lost is found and taken up.
-   * Fails with `object.not-found` or `object.corrupt` when a disk record is missing or not as it should be.
+   * The commit, which ends the session. Idempotent for one session, job and fence: an attempt whose answer was lost is found, compared, and its
+   * commit finished. Fails with `session.ended` where the session was fenced or has ended otherwise, `conflict` where an earlier attempt of the
+   * session wrote another point, and with `object.not-found` or `object.corrupt` when a disk record is missing or not as it should be.
    */
-  writePoint(point: NewPoint, options?: CallOptions): Promise<{ readonly rootKey: string }>;
+  writePoint(
+    session: Session,
+    point: NewPoint,
+    options?: CallOptions,
+  ): Promise<{ readonly rootKey: string }>;
   /** Fails with `object.not-found`, `object.corrupt`. */
   readPoint(rootKey: string, options?: CallOptions): Promise<Point>;
   /**
-   * Every committed point, oldest id first within a VM, from the store alone; of several attempts at one point the one with the
-   * highest fence. Roots that cannot be read are logged and given to `onUnreadable`, never listed.
+   * Every committed point that is not condemned, oldest id first within a VM, from the store alone; of several attempts at one point the one with
+   * the highest fence. Roots that cannot be read are logged and given to `onUnreadable`, never listed.
    */
   listPoints(options?: ListPointsOptions): AsyncIterable<PointSummary>;
   readDiskRecord(recordKey: string, options?: CallOptions): Promise<DiskRecord>;
-  writeDiskRecord(record: DiskRecord, options?: CallOptions): Promise<string>;
+  writeDiskRecord(session: Session, record: DiskRecord, options?: CallOptions): Promise<string>;
 }
 
 export type ListPointsOptions = CallOptions & {
   readonly vmKey?: string;
   readonly onUnreadable?: (found: { readonly key: string; readonly failure: Failure }) => void;
+  /** Hears of roots that are no points: their sessions are open, or ended without them. They are not read. */
+  readonly onUncommitted?: (rootKey: string) => void;
 };
 
 export type NewPoint = {
@@ -108,10 +119,13 @@ type Opening = {
 export async function createRepository(
   o: Opening & {
     readonly settings?: Partial<RepositorySettings>;
+    /** Fails with `unsupported` where the store cannot lock. */
+    readonly lock?: LockSettings | undefined;
     readonly passphraseCost?: PassphraseCost;
   },
 ): Promise<Repository> {
   const settings = parseSettings({ ...defaultSettings, ...o.settings });
+  const store = withRetention(o.store, o.lock, o.clock);
   await refuseIfTaken(o.store);
   const secrets: RepositorySecrets = {
     repositoryId: Uint8Array.from(o.random(16)),
@@ -119,13 +133,10 @@ export async function createRepository(
     masters: new Map([[1, Uint8Array.from(o.random(32))]]),
     activeEpoch: 1,
   };
-    /** Fails with `unsupported` where the store cannot lock. */
-    readonly lock?: LockSettings | undefined;
   const name = `keys/${toHex(o.random(16))}`;
   const key = await wrapKey({
     name,
     repositoryId: secrets.repositoryId,
-  const store = withRetention(o.store, o.lock, o.clock);
     key: { epoch: 1, master: secrets.masters.get(1) ?? o.random(32), identity: secrets.identity },
     passphrase: o.passphrase,
     cost: o.passphraseCost ?? defaultPassphraseCost,
@@ -163,34 +174,34 @@ export async function openRepository(o: Opening): Promise<Repository> {
   const store = withRetention(await chooseStore(o, config.store), config.lock, o.clock);
   const objects = createObjects({ store, secrets, random: o.random });
   const diskRecords = createDiskRecords({ objects, secrets, settings: config.settings });
-  const points = createPoints({
-    ...o,
-    store,
-    logger: o.logger ?? silentLogger,
-    objects,
-    diskRecords,
-  });
+  const parts = { ...o, store, logger: o.logger ?? silentLogger, objects };
+  const names = createSignedNames(secrets, o.random);
+  const condemned = createCondemnedLists({ ...parts, names });
+  const sessions = createSessions({ ...parts, names, condemned });
+  const points = createPoints({ ...parts, diskRecords, sessions });
   return {
     repositoryId: config.repositoryId,
     store,
     settings: config.settings,
+    lock: config.lock,
     secrets,
     clock: o.clock,
     random: o.random,
     objects,
+    sessions,
     putMetadata: points.putMetadata,
     writePoint: points.write,
     readPoint: points.read,
     listPoints: points.list,
     readDiskRecord: diskRecords.read,
-    lock: config.lock,
-    writeDiskRecord: diskRecords.write,
+    writeDiskRecord: (session, record, options) =>
+      diskRecords.write(record, session.objects, options),
   };
 }
 
 /**
- * A store known to refuse taken keys needs no look before each put. One known not to is left as it was opened, which is
- * right everywhere: the repository may have been copied to another store since, and some stores refuse puts without condition.
+ * A store known to refuse taken keys needs no look before each put; one known to keep versions removes them all. Another is left as it
+ * was opened, which is right everywhere: the repository may have been copied to another store since.
  */
 async function chooseStore(o: Opening, supports: ObjectStoreSupports): Promise<ObjectStore> {
   const isPlain = !supports.conditionalPut && supports.versioned !== true;

@@ -1,3 +1,4 @@
+import { createHash } from "node:crypto";
 import type { BackupJob, Vm } from "@holdfast/shared/contracts/catalog-items";
 import { Failure, isFailure } from "@holdfast/shared/domain/failure";
 import { type StartServices, takeVm } from "../../jobs/start-jobs.ts";
@@ -35,6 +36,7 @@ export async function beginBackup(
       stage: "begin",
       startedAt: job.startedAt ?? new Date(clock.now()).toISOString(),
       fence,
+      repositorySessionId: sessionIdOf(jobId),
       ...(previous === undefined ? {} : { previous }),
     });
   } catch (error) {
@@ -43,6 +45,11 @@ export async function beginBackup(
     throw error;
   }
   return { jobId, siteQueueUrl: siteQueueUrl(job.siteId), fence };
+}
+
+/** Made of the job's id, which is random: Begin may run twice, also late, and a job has one session. */
+function sessionIdOf(jobId: string): string {
+  return createHash("sha256").update(`session of job ${jobId}`).digest("hex").slice(0, 16);
 }
 
 /** The VM's newest committed point, where an incremental on top of it is possible and wanted. */

@@ -2,14 +2,18 @@ import type { CallOptions } from "../../ports/object-store.ts";
 import { corrupt, sameBytes } from "../format/bytes.ts";
 import type { RepositorySettings } from "../format/settings.ts";
 import type { RepositorySecrets } from "../keys/secrets.ts";
-import type { RepositoryObjects } from "../objects.ts";
+import type { NewObjects, RepositoryObjects } from "../objects.ts";
 import { createDigests, type Digests } from "./digest.ts";
 import { type DiskRecord, decodeDiskRecord, encodeDiskRecord } from "./disk-record.ts";
 import type { LeafTable } from "./leaf-table.ts";
 
 export type DiskRecords = {
   readonly read: (recordKey: string, options?: CallOptions) => Promise<DiskRecord>;
-  readonly write: (record: DiskRecord, options?: CallOptions) => Promise<string>;
+  readonly write: (
+    record: DiskRecord,
+    objects: NewObjects,
+    options?: CallOptions,
+  ) => Promise<string>;
 };
 
 export function createDiskRecords(o: {
@@ -34,9 +38,9 @@ export function createDiskRecords(o: {
       check(record, recordKey);
       return record;
     },
-    write: async (record, options) => {
+    write: async (record, objects, options) => {
       check(record, `record of disk ${record.diskKey}`);
-      return o.objects.putNew("disks", "disk-record", encodeDiskRecord(record), options);
+      return objects.putNew("disks", "disk-record", encodeDiskRecord(record), options);
     },
   };
 }

@@ -1,13 +1,14 @@
+import { isDeepStrictEqual } from "node:util";
 import { isFailure } from "../../domain/failure.ts";
 import type { CallOptions, ObjectStore } from "../../ports/object-store.ts";
 import { createKeyedHash } from "../chunk/keyed-hash.ts";
 import { openRecord } from "../chunk/sealed-chunk.ts";
-import { corrupt, sameBytes } from "../format/bytes.ts";
+import { corrupt, sameBytes, toHex } from "../format/bytes.ts";
 import { identityKey, type RepositorySecrets, sealKey } from "../keys/secrets.ts";
 import { packName } from "../pack/pack.ts";
 import { createRelocations, type RecordLocation, type Relocations } from "../pack/relocations.ts";
 import { createDigests, type Placed } from "./digest.ts";
-import { decodeLeaf, type Leaf, leafEntries } from "./leaf.ts";
+import { decodeLeaf, type Leaf, type LeafPack, leafEntries } from "./leaf.ts";
 import type { LeafRef } from "./leaf-table.ts";
 
 /** A leaf as it is stored and as it is used. */
@@ -120,9 +121,16 @@ export function createLeafStore(o: {
       if (!sameBytes(digests.leaf(place, placedBy(leaf, place.offset)), ref.digest)) {
         throw corrupt(`leaf ${place.index} places chunks elsewhere than they were read`);
       }
+      if (!isDeepStrictEqual(leaf.packs.map(plainPack), ref.packs.map(plainPack))) {
+        throw corrupt(`leaf ${place.index} needs other packs than its disk's record says`);
+      }
       return { summary, entries, leaf };
     },
   };
+}
+
+function plainPack({ packId, epoch, entries, storedBytes }: LeafPack): readonly unknown[] {
+  return [toHex(packId), epoch, entries, storedBytes];
 }
 
 /** Damaged or gone, as against a store that doesn't answer now. */

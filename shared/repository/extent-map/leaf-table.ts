@@ -1,5 +1,6 @@
 import { strict as assert } from "node:assert";
 import { type ByteReader, type ByteWriter, corrupt, toHex } from "../format/bytes.ts";
+import type { LeafPack } from "./leaf.ts";
 
 /** Where one leaf is stored: two records, one after the other, in a metadata pack. */
 export type LeafRef = {
@@ -15,6 +16,8 @@ export type LeafRef = {
   readonly entriesId: Uint8Array;
   /** Digest of what the leaf places where. */
   readonly digest: Uint8Array;
+  /** The data packs that the leaf needs, as its summary lists them: so garbage collection reads disk records only. */
+  readonly packs: readonly LeafPack[];
 };
 
 /**
@@ -29,14 +32,37 @@ export type LeafTable = {
 };
 
 const rowBytes = 24 + 3 * 32;
+const usageWords = 3;
 const unset = 0xffff_ffff;
 const hole = 0xffff_fffe;
 
 export function createLeafTable(count: number): LeafTable {
   const rows = new Map<number, Buffer>();
   const rowsPerPage = 256;
+  /** For each leaf three words a data pack: its number, entries, stored bytes. */
+  const usage = new Map<number, Uint32Array>();
   const packs: { packId: Uint8Array; epoch: number }[] = [];
   const packNumbers = new Map<string, number>();
+
+  function packNumber({ packId, epoch }: { packId: Uint8Array; epoch: number }): number {
+    const key = `${toHex(packId)}/${epoch}`;
+    const known = packNumbers.get(key);
+    if (known !== undefined) return known;
+    const number = packs.length;
+    packs.push({ packId: Uint8Array.from(packId), epoch });
+    packNumbers.set(key, number);
+    return number;
+  }
+
+  function packsOf(index: number): readonly LeafPack[] {
+    const words = usage.get(index) ?? new Uint32Array(0);
+    return Array.from({ length: words.length / usageWords }, (_, row) => {
+      const [number = 0, entries = 0, storedBytes = 0] = words.subarray(row * usageWords);
+      const pack = packs[number];
+      assert(pack !== undefined);
+      return { ...pack, entries, storedBytes };
+    });
+  }
 
   function page(index: number): Buffer | undefined {
     return rows.get(Math.floor(index / rowsPerPage));
@@ -67,6 +93,7 @@ export function createLeafTable(count: number): LeafTable {
         summaryId: id(0),
         entriesId: id(1),
         digest: id(2),
+        packs: packsOf(index),
       };
     },
     set: (index, ref) => {
@@ -79,17 +106,11 @@ export function createLeafTable(count: number): LeafTable {
       const at = (index % rowsPerPage) * rowBytes;
       if (ref === "hole") {
         rowsOfPage.writeUInt32LE(hole, at);
+        usage.delete(index);
         return;
       }
-      const key = `${toHex(ref.packId)}/${ref.epoch}`;
-      let number = packNumbers.get(key);
-      if (number === undefined) {
-        number = packs.length;
-        packs.push({ packId: Uint8Array.from(ref.packId), epoch: ref.epoch });
-        packNumbers.set(key, number);
-      }
       const words = [
-        number,
+        packNumber(ref),
         ref.offset,
         ref.summaryStored,
         ref.summaryRaw,
@@ -102,6 +123,8 @@ export function createLeafTable(count: number): LeafTable {
       rowsOfPage.set(ref.summaryId, at + 24);
       rowsOfPage.set(ref.entriesId, at + 56);
       rowsOfPage.set(ref.digest, at + 88);
+      const its = ref.packs.flatMap((pack) => [packNumber(pack), pack.entries, pack.storedBytes]);
+      usage.set(index, Uint32Array.from(its));
     },
     encode: (writer) => {
       writer.u32(packs.length);
@@ -111,12 +134,28 @@ export function createLeafTable(count: number): LeafTable {
         const rowsOfPage = page(index);
         const at = (index % rowsPerPage) * rowBytes;
         const number = rowsOfPage?.readUInt32LE(at) ?? unset;
-        if (rowsOfPage === undefined || number >= hole) writer.u32(number);
-        else writer.bytes(rowsOfPage.subarray(at, at + rowBytes));
+        if (rowsOfPage === undefined || number >= hole) {
+          writer.u32(number);
+          continue;
+        }
+        const its = usage.get(index) ?? new Uint32Array(0);
+        writer.bytes(rowsOfPage.subarray(at, at + rowBytes)).u32(its.length / usageWords);
+        for (const word of its) writer.u32(word);
       }
     },
   };
   return table;
+}
+
+/** Every pack that the leaves need, data and metadata, by its id in hexadecimal. */
+export function packsOf(table: LeafTable): ReadonlyMap<string, Uint8Array> {
+  const packs = new Map<string, Uint8Array>();
+  for (let index = 0; index < table.count; index += 1) {
+    const ref = table.get(index);
+    if (ref === undefined || ref === "hole") continue;
+    for (const { packId } of [ref, ...ref.packs]) packs.set(toHex(packId), packId);
+  }
+  return packs;
 }
 
 export function decodeLeafTable(reader: ByteReader, countExpected: number): LeafTable {
@@ -125,6 +164,11 @@ export function decodeLeafTable(reader: ByteReader, countExpected: number): Leaf
     packId: reader.take(16),
     epoch: reader.u32(),
   }));
+  function packAt(number: number, leaf: number): { packId: Uint8Array; epoch: number } {
+    const pack = packs[number];
+    if (pack === undefined) throw corrupt(`leaf ${leaf} of a disk record names no pack`);
+    return pack;
+  }
   const count = reader.u32();
   if (count !== countExpected) {
     throw corrupt(`disk record lists ${count} leaves, its size needs ${countExpected}`);
@@ -138,8 +182,7 @@ export function decodeLeafTable(reader: ByteReader, countExpected: number): Leaf
       table.set(index, "hole");
       continue;
     }
-    const pack = packs[number];
-    if (pack === undefined) throw corrupt(`leaf ${index} of a disk record names no pack`);
+    const pack = packAt(number, index);
     table.set(index, {
       ...pack,
       offset: reader.u32(),
@@ -150,6 +193,11 @@ export function decodeLeafTable(reader: ByteReader, countExpected: number): Leaf
       summaryId: reader.take(32),
       entriesId: reader.take(32),
       digest: reader.take(32),
+      packs: Array.from({ length: reader.count(reader.u32(), usageWords * 4) }, () => ({
+        ...packAt(reader.u32(), index),
+        entries: reader.u32(),
+        storedBytes: reader.u32(),
+      })),
     });
   }
   return table;

@@ -1,7 +1,6 @@
 import { strict as assert } from "node:assert";
 import type { KeyObject } from "node:crypto";
 import { Failure } from "../../domain/failure.ts";
-import type { RandomBytes } from "../../ports/random.ts";
 import { idBytes, type KeyedHash } from "../chunk/keyed-hash.ts";
 import { nonceAt, openRecord, sealRecord } from "../chunk/sealed-chunk.ts";
 import {
@@ -72,11 +71,13 @@ export function packName(packId: Uint8Array): string {
 export function createPackBuilder(o: {
   readonly kind: PackKind;
   readonly secrets: RepositorySecrets;
-  readonly random: RandomBytes;
+  /** 16 bytes, random but for the session that they begin with, and never used again. */
+  readonly packId: Uint8Array;
   readonly room: SharedArrayBuffer;
 }): PackBuilder {
   const { secrets } = o;
-  const packId = Uint8Array.from(o.random(packIdBytes));
+  assert(o.packId.length === packIdBytes);
+  const packId = Uint8Array.from(o.packId);
   const epoch = secrets.activeEpoch;
   const { key, commitment } = sealKey(secrets, epoch, "pack", packId);
   let bytes = new Uint8Array(o.room);

@@ -3,8 +3,8 @@ import { Failure } from "../../domain/failure.ts";
 import { corrupt } from "../format/bytes.ts";
 
 /**
- * The root of a recovery point: small, sealed, written last. It is the commit: before it exists the point does not, and
- * it names everything that the point needs. Its object's name carries point, job, fence and randomness.
+ * The root of a recovery point: small, sealed, and naming everything that the point needs. It is written last of the point's objects; what makes
+ * it a point is an end of its session that names it. Its object's name carries point, job, fence, session and randomness.
  */
 const DiskOfPoint = z.object({
   key: z.string().min(1).max(128),
@@ -46,7 +46,7 @@ export type PointSummary = Omit<Root, "v"> & { readonly rootKey: string };
 
 const namePart = /^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$/;
 
-/** All attempts of one job at one fence share this; what follows is random. */
+/** All attempts of one job at one fence share this; what follows is the session and random. */
 export function attemptPrefix(root: Pick<Root, "vmKey" | "pointId" | "jobId" | "fence">): string {
   for (const [field, text] of Object.entries({
     vmKey: root.vmKey,
@@ -76,7 +76,8 @@ export function decodeRoot(bytes: Uint8Array, rootKey: string): Root {
   }
   const root = Root.safeParse(raw);
   if (!root.success) throw corrupt(`${rootKey}: ${root.error.message}`, { key: rootKey });
-  if (!rootKey.startsWith(attemptPrefix(root.data))) {
+  const prefix = attemptPrefix(root.data);
+  if (!rootKey.startsWith(prefix) || !/^[0-9a-f]{32}$/.test(rootKey.slice(prefix.length))) {
     throw corrupt(`${rootKey} has the contents of another point`, { key: rootKey });
   }
   return root.data;

@@ -1,14 +1,16 @@
+import { isDeepStrictEqual } from "node:util";
 import { z } from "zod";
 import { Failure, isFailure } from "../../domain/failure.ts";
 import type { Clock } from "../../ports/clock.ts";
 import type { VmMetadata } from "../../ports/driver.ts";
 import type { Logger } from "../../ports/logger.ts";
 import type { CallOptions, ObjectStore } from "../../ports/object-store.ts";
-import type { RandomBytes } from "../../ports/random.ts";
 import type { DiskRecords } from "../extent-map/disk-records.ts";
-import { corrupt, toHex } from "../format/bytes.ts";
+import { corrupt, sameBytes, toHex } from "../format/bytes.ts";
 import type { RepositoryObjects } from "../objects.ts";
 import type { ListPointsOptions, NewPoint, Point } from "../repository.ts";
+import { isCommitted, sessionOfRoot } from "../session/session-state.ts";
+import type { Session, Sessions } from "../session/sessions.ts";
 import {
   attemptPrefix,
   chooseAttempt,
@@ -22,10 +24,15 @@ import {
 
 export type Points = {
   readonly putMetadata: (
+    session: Session,
     metadata: VmMetadata,
     options?: CallOptions,
   ) => Promise<{ readonly metadataKey: string }>;
-  readonly write: (point: NewPoint, options?: CallOptions) => Promise<{ readonly rootKey: string }>;
+  readonly write: (
+    session: Session,
+    point: NewPoint,
+    options?: CallOptions,
+  ) => Promise<{ readonly rootKey: string }>;
   readonly read: (rootKey: string, options?: CallOptions) => Promise<Point>;
   readonly list: (options?: ListPointsOptions) => AsyncIterable<PointSummary>;
 };
@@ -33,14 +40,16 @@ export type Points = {
 type Parts = {
   readonly store: ObjectStore;
   readonly objects: RepositoryObjects;
+  readonly sessions: Sessions;
   readonly diskRecords: DiskRecords;
   readonly clock: Clock;
-  readonly random: RandomBytes;
   readonly logger: Logger;
 };
 
+const rootsInFlight = 8;
+
 export function createPoints(parts: Parts): Points {
-  const { store, objects, random } = parts;
+  const { store, objects, sessions } = parts;
 
   async function readRoot(rootKey: string, options?: CallOptions): Promise<Root> {
     return decodeRoot(await objects.get(rootKey, "recovery-point", options), rootKey);
@@ -63,45 +72,102 @@ export function createPoints(parts: Parts): Points {
   }
 
   async function putMetadata(
+    session: Session,
     metadata: VmMetadata,
     options?: CallOptions,
   ): Promise<{ readonly metadataKey: string }> {
     const bytes = Buffer.from(JSON.stringify(metadata), "utf8");
-    return { metadataKey: await objects.putNew("metadata", "vm-metadata", bytes, options) };
+    return { metadataKey: await session.objects.putNew("metadata", "vm-metadata", bytes, options) };
   }
 
-  async function write(
+  /** What earlier attempts of this session and job at this fence have put; those that are points already first. */
+  async function findEarlier(
+    session: Session,
     point: NewPoint,
-    options: CallOptions = {},
-  ): Promise<{ readonly rootKey: string }> {
-    const prefix = attemptPrefix(point);
-    const earlier: PointSummary[] = [];
-    for await (const { key } of store.list(prefix, options)) {
-      const found = await tryRoot(key, options);
+    options: CallOptions,
+  ): Promise<readonly PointSummary[]> {
+    const found: PointSummary[] = [];
+    for await (const { key } of store.list(attemptPrefix(point), options)) {
+      if (sessionOfRoot(key)?.sessionId !== session.sessionId) continue;
+      const root = await tryRoot(key, options);
       // Ids may hold dashes, so another attempt's name can begin like this one's: what counts is inside.
-      if (found !== undefined && isSameAttempt(found, point)) earlier.push(found);
+      if (root !== undefined && isSameAttempt(root, point)) found.push(root);
     }
-    const taken = chooseAttempt(earlier);
-    if (taken !== undefined) return { rootKey: taken.rootKey };
-    const disks: DiskOfPoint[] = [];
-    for (const disk of point.disks) disks.push(await describeDisk(parts, disk, options));
+    if (found.length === 0) return [];
+    const states = await sessions.list({ ...options, sessionIds: [session.sessionId] });
+    const rank = ({ rootKey }: PointSummary): number => (isCommitted(rootKey, states) ? 0 : 1);
+    return found.sort((left, right) => rank(left) - rank(right));
+  }
+
+  async function hasContents(
+    found: PointSummary,
+    point: NewPoint,
+    disks: readonly DiskOfPoint[],
+    options: CallOptions,
+  ): Promise<boolean> {
+    const { takenAt, mode, consistency, vmKey, parent, metadata } = point;
+    const { parentRootKey } = found;
+    const its = [found.takenAt, found.mode, found.consistency, found.vmKey, parentRootKey];
+    if (!isDeepStrictEqual(its, [takenAt, mode, consistency, vmKey, parent?.rootKey])) return false;
+    if (!isDeepStrictEqual(found.disks, disks)) return false;
+    if ("metadataKey" in metadata) return found.metadataKey === metadata.metadataKey;
+    const stored = await objects.get(found.metadataKey, "vm-metadata", options);
+    return sameBytes(stored, Buffer.from(JSON.stringify(metadata), "utf8"));
+  }
+
+  async function putRoot(
+    session: Session,
+    point: NewPoint,
+    disks: readonly DiskOfPoint[],
+    options: CallOptions,
+  ): Promise<string> {
     const { metadataKey } =
-      "metadataKey" in point.metadata ? point.metadata : await putMetadata(point.metadata, options);
+      "metadataKey" in point.metadata
+        ? point.metadata
+        : await putMetadata(session, point.metadata, options);
     const { parent, metadata: _, ...rest } = point;
     const root: Root = {
       ...rest,
       v: 1,
       warnings: [...point.warnings],
       committedAt: new Date(parts.clock.now()).toISOString(),
-      disks,
+      disks: [...disks],
       metadataKey,
       ...(parent === undefined
         ? {}
         : { parentPointId: parent.pointId, parentRootKey: parent.rootKey }),
     };
-    const rootKey = `${prefix}${toHex(random(8))}`;
+    const rootKey = session.newRootName(attemptPrefix(point));
     await objects.put(rootKey, "recovery-point", encodeRoot(root), options);
-    return { rootKey };
+    return rootKey;
+  }
+
+  async function write(
+    session: Session,
+    point: NewPoint,
+    options: CallOptions = {},
+  ): Promise<{ readonly rootKey: string }> {
+    const disks: DiskOfPoint[] = [];
+    for (const disk of point.disks) disks.push(await describeDisk(parts, disk, options));
+    const [earlier] = await findEarlier(session, point, options);
+    if (earlier !== undefined && !(await hasContents(earlier, point, disks, options))) {
+      throw new Failure("conflict", {
+        message: `${earlier.rootKey} was written by an earlier attempt of this job, with other contents`,
+      });
+    }
+    const rootKey = earlier?.rootKey ?? (await putRoot(session, point, disks, options));
+    try {
+      await session.commit(rootKey, options);
+      return { rootKey };
+    } catch (error) {
+      if (!isFailure(error, "session.ended")) throw error;
+      // Another attempt of this job may have come first, with the same point.
+      const [first] = await findEarlier(session, point, options);
+      if (first === undefined || first.rootKey === rootKey) throw error;
+      if (!(await hasContents(first, point, disks, options))) throw error;
+      await session.commit(first.rootKey, options);
+      return { rootKey: first.rootKey };
+    }
   }
 
   async function read(rootKey: string, options?: CallOptions): Promise<Point> {
@@ -113,23 +179,55 @@ export function createPoints(parts: Parts): Points {
     return { ...summarize(root, rootKey), metadata };
   }
 
-  async function* list(options: ListPointsOptions = {}): AsyncGenerator<PointSummary> {
-    const prefix = options.vmKey === undefined ? "points/" : `points/${options.vmKey}/`;
-    // Attempts at one point lie side by side in the order of names, but a point's id may be another's beginning:
-    // all attempts of a VM are looked at together.
-    let folder = "";
-    let attempts: PointSummary[] = [];
-    for await (const { key } of store.list(prefix, options)) {
-      const its = key.slice(0, key.lastIndexOf("/"));
-      if (its !== folder) {
-        yield* decide(attempts);
-        attempts = [];
-        folder = its;
-      }
-      const found = await tryRoot(key, options);
-      if (found !== undefined) attempts.push(found);
+  /** Names of roots that are points: by VM, in the order of names. */
+  async function committedRoots(
+    options: ListPointsOptions,
+  ): Promise<ReadonlyMap<string, readonly string[]>> {
+    const { vmKey, onUncommitted } = options;
+    const rootKeys: string[] = [];
+    for await (const { key } of store.list(
+      vmKey === undefined ? "points/" : `points/${vmKey}/`,
+      options,
+    )) {
+      rootKeys.push(key);
     }
-    yield* decide(attempts);
+    const ids = new Set(rootKeys.map((key) => sessionOfRoot(key)?.sessionId ?? ""));
+    ids.delete("");
+    // After the roots: what was committed when the first was listed is found.
+    const states = await sessions.list(
+      vmKey === undefined ? options : { ...options, sessionIds: [...ids] },
+    );
+    const condemned = await condemnedRoots(options);
+    const committed = rootKeys.filter((key) => {
+      if (isCommitted(key, states)) return !condemned.has(key);
+      onUncommitted?.(key);
+      return false;
+    });
+    return Map.groupBy(committed, (key) => key.slice(0, key.lastIndexOf("/")));
+  }
+
+  /** A list that cannot be read must not keep anyone from restoring: what is about to go is then shown once more. */
+  async function condemnedRoots(options: CallOptions): Promise<ReadonlySet<string>> {
+    try {
+      return (await sessions.condemned.load(options)).roots;
+    } catch (error) {
+      if (!isFailure(error, "object.corrupt")) throw error;
+      parts.logger.warn("condemned list unreadable", { reason: error.message });
+      return new Set();
+    }
+  }
+
+  async function* list(options: ListPointsOptions = {}): AsyncGenerator<PointSummary> {
+    // A point's id may be another's beginning: all attempts of a VM are looked at together.
+    for (const rootKeys of (await committedRoots(options)).values()) {
+      const attempts: PointSummary[] = [];
+      for (let at = 0; at < rootKeys.length; at += rootsInFlight) {
+        const some = rootKeys.slice(at, at + rootsInFlight);
+        const read = await Promise.all(some.map((key) => tryRoot(key, options)));
+        attempts.push(...read.filter((root) => root !== undefined));
+      }
+      yield* decide(attempts);
+    }
   }
 
   return { putMetadata, write, read, list };
