@@ -39,6 +39,12 @@ const failures = {
     exitCode: 6,
     advice: "Another attempt took this work over; nothing needs doing.",
   },
+  "limit.zero": {
+    retryable: false,
+    exitCode: 6,
+    advice:
+      "A limit of 0 lets nothing pass. Raise it or set it to `off`: `holdfast repository limit`, `holdfast provider limit`, or the limits of the mover or command.",
+  },
   "network.unreachable": {
     retryable: true,
     exitCode: 7,
@@ -160,16 +166,16 @@ const failures = {
     exitCode: 1,
     advice: "Set this machine's clock (NTP), or the store's, and try again.",
   },
+  "index.stale": {
+    retryable: true,
+    exitCode: 7,
+    advice: "The disk is read again without the index that named packs which are gone.",
+  },
   "session.ended": {
     retryable: false,
     exitCode: 6,
     advice:
       "The work was silent for so long that it was taken for dead, or it was ended by another attempt. Start it again: what it has stored is found and used while it is there.",
-  },
-  "index.stale": {
-    retryable: true,
-    exitCode: 7,
-    advice: "The disk is read again without the index that named packs which are gone.",
   },
   "object.not-found": {
     retryable: false,
@@ -208,6 +214,36 @@ const failures = {
     exitCode: 4,
     advice:
       "The passphrase opens none of the repository's key wrappings. Check HOLDFAST_PASSPHRASE.",
+  },
+  "repository.epoch-unknown": {
+    retryable: true,
+    exitCode: 4,
+    advice:
+      "If the keys were rotated while this ran, run it again. If it stays: this key was left out of that epoch, or the epoch's object is gone; `holdfast repository keys list URL` says more. Open with another key.",
+  },
+  "repository.keys-unclear": {
+    retryable: false,
+    exitCode: 6,
+    advice:
+      "Nothing new is sealed until it is clear under which key epoch; restores go on. `holdfast repository keys list URL` names the cause; see docs/security.md, Keys.",
+  },
+  "key-service.refused": {
+    retryable: false,
+    exitCode: 4,
+    advice:
+      "Check the KMS key: its state, its policy and a pending deletion. Open the repository with another key meanwhile.",
+  },
+  "collect.brake": {
+    retryable: false,
+    exitCode: 6,
+    advice:
+      "Look at `holdfast repository gc URL --dry-run`. If all of that is to go, repeat with the --allow-share that the message names.",
+  },
+  "collect.damaged": {
+    retryable: false,
+    exitCode: 8,
+    advice:
+      "Run `holdfast repository verify URL`, then repair or forget the points that it names; a damaged root can be forgotten by the object's name.",
   },
   "verification.failed": {
     retryable: false,

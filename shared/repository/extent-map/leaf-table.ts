@@ -28,6 +28,8 @@ export type LeafTable = {
   readonly count: number;
   readonly get: (index: number) => LeafRef | "hole" | undefined;
   readonly set: (index: number, ref: LeafRef | "hole") => void;
+  /** Every pack that the leaves need, data and metadata, with the stored bytes that one leaf needs of it: once for each leaf. */
+  readonly forEachPack: (use: (packId: Uint8Array, storedBytes: number) => void) => void;
   readonly encode: (writer: ByteWriter) => void;
 };
 
@@ -125,6 +127,25 @@ export function createLeafTable(count: number): LeafTable {
       rowsOfPage.set(ref.digest, at + 88);
       const its = ref.packs.flatMap((pack) => [packNumber(pack), pack.entries, pack.storedBytes]);
       usage.set(index, Uint32Array.from(its));
+    },
+    forEachPack: (use) => {
+      const one = (number: number, storedBytes: number): void => {
+        const pack = packs[number];
+        assert(pack !== undefined);
+        use(pack.packId, storedBytes);
+      };
+      for (const [pageNumber, rowsOfPage] of rows) {
+        for (let row = 0; row < rowsPerPage; row += 1) {
+          const at = row * rowBytes;
+          const number = rowsOfPage.readUInt32LE(at);
+          if (number >= hole) continue;
+          one(number, rowsOfPage.readUInt32LE(at + 8) + rowsOfPage.readUInt32LE(at + 16));
+          const words = usage.get(pageNumber * rowsPerPage + row) ?? [];
+          for (let word = 0; word < words.length; word += usageWords) {
+            one(words[word] ?? 0, words[word + 2] ?? 0);
+          }
+        }
+      }
     },
     encode: (writer) => {
       writer.u32(packs.length);

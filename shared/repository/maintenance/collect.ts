@@ -1,0 +1,257 @@
+import { isFailure } from "../../domain/failure.ts";
+import type { Logger } from "../../ports/logger.ts";
+import type { CallOptions } from "../../ports/object-store.ts";
+import type { Repository } from "../repository.ts";
+import { isOpen, sessionOfRoot } from "../session/session-state.ts";
+import { type BrakeSettings, checkBrake } from "./brake.ts";
+import type { CollectReport } from "./collect-report.ts";
+import { beginCollector, type CollectorSession } from "./collector-session.ts";
+import { condemn, freeWithoutList, type ListInWork, openWhenCondemned } from "./condemn.ts";
+import { describeRounds, type Round, weigh } from "./describe-rounds.ts";
+import { allOf, type CollectionPlan } from "./plan-collection.ts";
+import { type Removed, removeCondemned, sizeOfList } from "./remove-condemned.ts";
+import { roundsMax } from "./safety.ts";
+import { type SilenceWatch, watchSilence } from "./silence.ts";
+import { type Survey, surveyRepository } from "./survey.ts";
+import { describeSessions, fenceSilent, waitForSessions } from "./wait-for-sessions.ts";
+
+/**
+ * Garbage collection, beside everything else and without a lock (docs/decisions/0005). What always holds: nothing is removed that a condemned list has
+ * not named while every session that could use it was waited for, and that a second mark has not found needless; whoever dies in the middle is
+ * continued by the next run; no clock decides but when a silent session is fenced.
+ */
+export type CollectOptions = BrakeSettings & {
+  readonly repository: Repository;
+  /** Roots of points that are to go; they need not be readable. Those that are gone already are ignored. */
+  readonly expire?: readonly string[];
+  /** Nothing is written or removed. */
+  readonly isDryRun?: boolean;
+  /** How long to wait for open sessions, and for silent ones to be silent for long enough. */
+  readonly waitMs?: number;
+  /** Who collects, for people. */
+  readonly holder: string;
+  /** Whose clock it is. */
+  readonly observer: string;
+  readonly onProgress?: (progress: CollectProgress) => void;
+  readonly logger: Logger;
+  readonly signal?: AbortSignal;
+};
+
+export type CollectProgress = {
+  readonly stage: "listing" | "marking" | "waiting" | "removing";
+  readonly done: number;
+  /** Undefined where it is not known. */
+  readonly total?: number;
+};
+
+export async function collect(o: CollectOptions): Promise<CollectReport> {
+  const { repository, logger, holder } = o;
+  const options = o.signal === undefined ? {} : { signal: o.signal };
+  const startedMs = repository.clock.now();
+  const watch = await watchSilence(repository, o.observer, options);
+  const seconds = (): number => (repository.clock.now() - startedMs) / 1000;
+  if (o.isDryRun === true) return { ...(await dryRun(o, watch, options)), seconds: seconds() };
+  const begin = { repository, watch, holder, waitMs: o.waitMs ?? 0, logger, options };
+  const collector = await beginCollector(begin);
+  try {
+    const rounds = await runRounds(o, { collector, watch, options });
+    return { ...describeRounds(rounds), seconds: seconds() };
+  } finally {
+    await endQuietly(collector, watch, logger);
+  }
+}
+
+async function dryRun(
+  o: CollectOptions,
+  watch: SilenceWatch,
+  options: CallOptions,
+): Promise<Omit<CollectReport, "seconds">> {
+  const alive = async (): Promise<void> => options.signal?.throwIfAborted();
+  const survey = await surveyRepository(surveying(o, { alive }, watch), options);
+  const { sessions } = survey.inventory;
+  const lists: ListInWork[] = [];
+  for (const [name, list] of survey.lists) {
+    const noted = await o.repository.sessions.condemned.waited(name, options);
+    const waitingFor = (noted?.sessionIds ?? [...sessions.keys()]).filter((id) =>
+      isOpen(sessions.get(id)),
+    );
+    lists.push({ name, list, waitedNames: [], waitingFor });
+  }
+  const hasNews = allOf(survey.plan).next().done !== true;
+  const open = [...sessions.values()].filter(isOpen).map(({ sessionId }) => sessionId);
+  const ids = hasNews ? open : lists.flatMap(({ waitingFor }) => waitingFor);
+  const waitingFor = await describeSessions({ ...o, watch }, sessions, ids, options);
+  const round = { survey, removed: undefined, fenced: [], waiting: lists, waitingFor, waitedMs: 0 };
+  const report = { ...describeRounds([round]), isDryRun: true };
+  try {
+    checkBrake(weigh(survey), o);
+    return report;
+  } catch (error) {
+    if (!isFailure(error, "collect.brake")) throw error;
+    return { ...report, brake: error.message };
+  }
+}
+
+/** Also when the collection failed: what it saw counts for the next run. Its own failure must not hide that one's. */
+async function endQuietly(
+  collector: CollectorSession,
+  watch: SilenceWatch,
+  logger: Logger,
+): Promise<void> {
+  try {
+    await watch.save({});
+    await collector.end();
+  } catch (error) {
+    const reason = error instanceof Error ? error.message : String(error);
+    logger.warn("the collector's session was left open: the next run waits for its silence", {
+      reason,
+    });
+  }
+}
+
+type Context = {
+  readonly collector: CollectorSession;
+  readonly watch: SilenceWatch;
+  readonly options: CallOptions;
+};
+
+async function runRounds(o: CollectOptions, context: Context): Promise<readonly Round[]> {
+  const rounds: Round[] = [];
+  let waitMs = o.waitMs ?? 0;
+  for (;;) {
+    const round = await runRound(o, context, waitMs);
+    rounds.push(round);
+    waitMs -= round.waitedMs;
+    // What was fenced while this round waited has left its garbage to the next.
+    const hasNews = round.fenced.length > 0 && round.waitedMs > 0;
+    if (!hasNews || rounds.length >= roundsMax) return rounds;
+  }
+}
+
+async function runRound(o: CollectOptions, context: Context, waitMs: number): Promise<Round> {
+  const { repository, logger } = o;
+  const { collector, watch, options } = context;
+  const waiter = { repository, collector, watch, logger };
+  const before = await repository.sessions.list(options);
+  watch.see(before);
+  const { fenced } = await fenceSilent(waiter, before, options);
+  const survey = await surveyRepository(surveying(o, collector, watch), options);
+  checkBrake(weigh(survey), o);
+  const lists = await listsInWork(o, context, survey);
+  const onWait = (sessions: number): void => o.onProgress?.({ stage: "waiting", done: sessions });
+  const waited = await waitForSessions({ ...waiter, lists, waitMs, onWait }, options);
+  const finished = waited.lists.filter(({ waitingFor }) => waitingFor.length === 0);
+  const waiting = waited.lists.filter(({ waitingFor }) => waitingFor.length > 0);
+  const removed = await removeFinished(o, context, survey, finished);
+  const ids = waiting.flatMap(({ waitingFor }) => waitingFor);
+  const sessions = await repository.sessions.list({ ...options, sessionIds: ids });
+  return {
+    survey,
+    removed,
+    fenced: [...fenced, ...waited.fenced],
+    waiting,
+    waitingFor: await describeSessions(waiter, sessions, ids, options),
+    waitedMs: waited.waitedMs,
+  };
+}
+
+function surveying(
+  o: CollectOptions,
+  { alive }: Pick<CollectorSession, "alive">,
+  watch: SilenceWatch,
+) {
+  return {
+    repository: o.repository,
+    expire: o.expire ?? [],
+    watch,
+    alive,
+    onListed: (done: number) => o.onProgress?.({ stage: "listing", done }),
+    onMarked: (done: number) => o.onProgress?.({ stage: "marking", done }),
+  };
+}
+
+/** The lists of earlier runs, and one for what was found now. */
+async function listsInWork(
+  { repository, logger }: CollectOptions,
+  { collector, options }: Context,
+  { lists, plan, inventory }: Survey,
+): Promise<readonly ListInWork[]> {
+  const own = collector.sessionId;
+  const found: ListInWork[] = [];
+  for (const [name, list] of lists) {
+    found.push(
+      await openWhenCondemned(repository, { name, list }, inventory.sessions, { own, options }),
+    );
+  }
+  if (allOf(plan).next().done === true) return found;
+  await collector.alive();
+  const listed = await condemnSomehow(repository, plan, { logger, options });
+  // After the list is there, and not before.
+  const sessions = await repository.sessions.list(options);
+  return [...found, await openWhenCondemned(repository, listed, sessions, { own, options })];
+}
+
+async function condemnSomehow(
+  repository: Repository,
+  plan: CollectionPlan,
+  { logger, options }: { readonly logger: Logger; readonly options: CallOptions },
+): ReturnType<typeof condemn> {
+  try {
+    return await condemn(repository, plan, options);
+  } catch (error) {
+    if (!isFailure(error, "storage.no-space")) throw error;
+    const count = await freeWithoutList(repository, plan, options);
+    logger.warn("no space for a condemned list: what needs none was removed first", { count });
+    return await condemn(repository, plan, options);
+  }
+}
+
+/** Steps 3 and 4. */
+async function removeFinished(
+  o: CollectOptions,
+  { collector, options }: Context,
+  survey: Survey,
+  finished: readonly ListInWork[],
+): Promise<Removed | undefined> {
+  if (finished.length === 0) return undefined;
+  const { repository, logger } = o;
+  const again = await survey.lookAgain(options);
+  const lists = await thoseStillThere(repository, finished, options);
+  const kept = new Set(again.judged.kept);
+  const total = lists.reduce((sum, { list }) => sum + sizeOfList(list), 0);
+  return await removeCondemned({
+    repository,
+    collector,
+    inventory: survey.inventory,
+    lists,
+    isNeededRelocation: (name) => survey.marker.neededRelocations.has(name),
+    isKeptRoot: (rootKey) => kept.has(rootKey),
+    keep: (rootKeys) => survey.keep(rootKeys, options),
+    hasRoot: rootsBySession(again.roots),
+    onRemoved: (done) => o.onProgress?.({ stage: "removing", done, total }),
+    logger,
+    options,
+  });
+}
+
+/**
+ * A list that is gone was finished by another collector while this one was paused: sessions may use again what was reprieved. One that is
+ * there now, after the second mark, was there all the time.
+ */
+async function thoseStillThere(
+  { store }: Repository,
+  lists: readonly ListInWork[],
+  options: CallOptions,
+): Promise<readonly ListInWork[]> {
+  const there: ListInWork[] = [];
+  for (const list of lists) {
+    if ((await store.head(list.name, options)) !== undefined) there.push(list);
+  }
+  return there;
+}
+
+function rootsBySession(roots: ReadonlyMap<string, number>) {
+  const bySession = Map.groupBy(roots.keys(), (key) => sessionOfRoot(key)?.sessionId ?? "");
+  return (sessionId: string, removed: ReadonlySet<string>): boolean =>
+    (bySession.get(sessionId) ?? []).some((rootKey) => !removed.has(rootKey));
+}

@@ -1,0 +1,282 @@
+import { strict as assert } from "node:assert";
+import { isFailure } from "../../domain/failure.ts";
+import type { Logger } from "../../ports/logger.ts";
+import { type LockedObject, lockedObjectsIn } from "../../ports/object-lock.ts";
+import type { CallOptions } from "../../ports/object-store.ts";
+import type { Repository } from "../repository.ts";
+import type { CondemnedList } from "../session/condemned.ts";
+import type { CollectorSession } from "./collector-session.ts";
+import type { ListInWork } from "./condemn.ts";
+import { inParallel } from "./in-parallel.ts";
+import { rewriteIndexObject } from "./index-without.ts";
+import type { Inventory } from "./inventory.ts";
+import { flags, type ObjectTable } from "./object-table.ts";
+import { indexObjectsInFlight, removalsInFlight, removeBatch } from "./safety.ts";
+import { parseStoredName, storedName } from "./stored-name.ts";
+
+export type Removal = {
+  readonly repository: Repository;
+  readonly collector: CollectorSession;
+  readonly inventory: Inventory;
+  /** Whom they waited for has ended, and what points need has been marked since. */
+  readonly lists: readonly ListInWork[];
+  readonly isNeededRelocation: (name: string) => boolean;
+  /** Roots of the lists that stay after all. */
+  readonly isKeptRoot: (rootKey: string) => boolean;
+  /** Marks what these roots need: the store refused to remove them, so that they are points still. */
+  readonly keep: (rootKeys: readonly string[]) => Promise<void>;
+  /** Whether a root of that session is there; roots that were removed just now are given as not being there. */
+  readonly hasRoot: (sessionId: string, removed: ReadonlySet<string>) => boolean;
+  readonly onRemoved: (objects: number) => void;
+  readonly logger: Logger;
+  readonly options: CallOptions;
+};
+
+export type Removed = {
+  objects: number;
+  bytes: number;
+  reprieved: number;
+  readonly locked: LockedObject[];
+  readonly index: { rewritten: number; removed: number; readonly unreadable: string[] };
+};
+
+type Sized = { readonly name: string; readonly sizeBytes: number };
+
+/**
+ * Removes what the lists name and nothing needs: roots first, then the index stops naming the packs, then all else; sessions last, and of these
+ * the start first, so that no one who wakes up finds a session that seems to be open. The lists go at the very end: who dies before is continued.
+ */
+export async function removeCondemned(o: Removal): Promise<Removed> {
+  const removed: Removed = {
+    objects: 0,
+    bytes: 0,
+    reprieved: 0,
+    locked: [],
+    index: { rewritten: 0, removed: 0, unreadable: [] },
+  };
+  const roots = unique(o.lists, ({ list }) => list.roots).filter((name) =>
+    o.inventory.roots.has(name),
+  );
+  const going = roots.filter((name) => !o.isKeptRoot(name));
+  removed.reprieved += roots.length - going.length;
+  const sizeOf = (name: string): number => o.inventory.roots.get(name) ?? 0;
+  const locked = await removeNames(
+    o,
+    removed,
+    going.map((name) => ({ name, sizeBytes: sizeOf(name) })),
+  );
+  await o.keep([...locked]);
+  const rest = chooseRest(o, removed, new Set(going.filter((name) => !locked.has(name))));
+  const isIndexFree = await dropFromIndex(o, removed, rest.packs.length);
+  if (isIndexFree) await removeNames(o, removed, rest.packs);
+  await removeNames(o, removed, rest.data);
+  await removeNames(o, removed, rest.starts);
+  await removeNames(o, removed, rest.sessionRecords);
+  // Packs that a locked object of the index still names stay condemned: who reads it there uses nothing on a list.
+  await dropLists(o, removed, isIndexFree ? [] : rest.packs);
+  return removed;
+}
+
+type Rest = {
+  readonly packs: readonly Sized[];
+  readonly data: readonly Sized[];
+  readonly starts: readonly Sized[];
+  readonly sessionRecords: readonly Sized[];
+};
+
+/** Of what the lists name besides roots, what is there and is not needed. Packs are flagged as doomed. */
+function chooseRest(o: Removal, removed: Removed, rootsRemoved: ReadonlySet<string>): Rest {
+  const { tables } = o.inventory;
+  const packs: Sized[] = [];
+  const data: Sized[] = [];
+  const starts: Sized[] = [];
+  const sessionRecords: Sized[] = [];
+  const take = (table: ObjectTable, id: Uint8Array, name: string, into: Sized[]): void => {
+    const row = table.find(id);
+    if (row < 0 || !table.has(row, flags.listed)) return;
+    if (table.has(row, flags.needed)) {
+      removed.reprieved += 1;
+      return;
+    }
+    table.set(row, flags.doomed);
+    into.push({ name, sizeBytes: table.sizeBytes(row) });
+  };
+  for (const hex of unique(o.lists, ({ list }) => list.packs)) {
+    const id = Buffer.from(hex, "hex");
+    take(tables.pack, id, storedName("pack", id), packs);
+  }
+  for (const name of unique(o.lists, ({ list }) => list.objects)) {
+    const parsed = parseStoredName(name);
+    switch (parsed.kind) {
+      case "disk":
+      case "metadata":
+      case "checkpoint":
+        take(tables[parsed.kind], parsed.id, name, data);
+        break;
+      case "relocation": {
+        const stored = o.inventory.relocations.get(name);
+        if (stored === undefined) break;
+        if (o.isNeededRelocation(name)) removed.reprieved += 1;
+        else data.push({ name, sizeBytes: stored.sizeBytes });
+        break;
+      }
+      case "session": {
+        const sizeBytes = o.inventory.sessionSizes.get(name);
+        const isSign = name.includes("/renew-");
+        if (sizeBytes === undefined) break;
+        if (!isSign && o.hasRoot(parsed.sessionId, rootsRemoved)) removed.reprieved += 1;
+        else if (name.includes("/start-")) starts.push({ name, sizeBytes });
+        else sessionRecords.push({ name, sizeBytes });
+        break;
+      }
+      case "note":
+        data.push({ name, sizeBytes: o.inventory.notes.get(name) ?? 0 });
+        break;
+      case "probe":
+        data.push({ name, sizeBytes: 0 });
+        break;
+      default:
+        // `checkLists` has refused it.
+        assert.fail(`${name} is of no kind that is removed`);
+    }
+  }
+  return { packs, data, starts, sessionRecords };
+}
+
+/** Afresh, for sessions that ended meanwhile may have put more of it. False when an object that names doomed packs cannot be removed. */
+async function dropFromIndex(o: Removal, removed: Removed, packCount: number): Promise<boolean> {
+  if (packCount === 0) return true;
+  const { repository, collector, options } = o;
+  const { pack } = o.inventory.tables;
+  const isDoomed = (packId: Uint8Array): boolean => {
+    const row = pack.find(packId);
+    return row >= 0 && pack.has(row, flags.doomed);
+  };
+  const names: string[] = [];
+  for await (const { key } of repository.store.list("index/", options)) {
+    if (parseStoredName(key).kind === "index") names.push(key);
+  }
+  const onNoSpace = (name: string): void =>
+    o.logger.warn("no space to write a part of the index anew: its chunks are stored again", {
+      key: name,
+    });
+  const rewrite = { objects: repository.objects, isDoomed, newId: collector.newId, onNoSpace };
+  let isFree = true;
+  await inParallel(names, { inFlightMax: indexObjectsInFlight }, async (name) => {
+    await collector.alive();
+    const outcome = await rewriteIndexObject(rewrite, name, options);
+    if (outcome.state === "kept") return;
+    if (outcome.state === "unreadable") {
+      o.logger.warn("index object unreadable", { key: name, reason: outcome.reason });
+      removed.index.unreadable.push(name);
+    }
+    const locked = await removeUnlocked(o, [name]);
+    removed.locked.push(...locked);
+    if (locked.length > 0) isFree = false;
+    else if (outcome.state === "replaced" && outcome.replacedBy !== undefined) {
+      removed.index.rewritten += 1;
+    } else removed.index.removed += 1;
+  });
+  return isFree;
+}
+
+/** Returns what is locked. */
+async function removeNames(
+  o: Removal,
+  removed: Removed | undefined,
+  names: readonly Sized[],
+): Promise<ReadonlySet<string>> {
+  const locked = new Set<string>();
+  const batches: (readonly Sized[])[] = [];
+  for (let at = 0; at < names.length; at += removeBatch) {
+    batches.push(names.slice(at, at + removeBatch));
+  }
+  await inParallel(batches, { inFlightMax: removalsInFlight }, async (batch) => {
+    await o.collector.alive();
+    const keys = batch.map(({ name }) => name);
+    for (const found of await removeUnlocked(o, keys)) {
+      locked.add(found.key);
+      removed?.locked.push(found);
+    }
+    if (removed === undefined) return;
+    for (const { name, sizeBytes } of batch) {
+      if (locked.has(name)) continue;
+      removed.objects += 1;
+      removed.bytes += sizeBytes;
+    }
+    o.onRemoved(removed.objects);
+  });
+  return locked;
+}
+
+async function removeUnlocked(
+  { repository, options }: Removal,
+  keys: readonly string[],
+): Promise<readonly LockedObject[]> {
+  // Rule 10: only names of known forms.
+  for (const key of keys) assert(removableKinds.has(parseStoredName(key).kind), key);
+  try {
+    await repository.store.remove(keys, options);
+    return [];
+  } catch (error) {
+    if (!isFailure(error, "storage.locked")) throw error;
+    return lockedObjectsIn(error);
+  }
+}
+
+const removableKinds: ReadonlySet<string> = new Set([
+  "root",
+  "pack",
+  "disk",
+  "metadata",
+  "checkpoint",
+  "relocation",
+  "session",
+  "note",
+  "probe",
+  "index",
+  "condemned",
+]);
+
+/** What is locked stays condemned, in a list that has nothing else. */
+async function dropLists(o: Removal, removed: Removed, packsLeft: readonly Sized[]): Promise<void> {
+  const { condemned } = o.repository.sessions;
+  const left = new Set([
+    ...removed.locked.map(({ key }) => key),
+    ...packsLeft.map(({ name }) => name),
+  ]);
+  const isLeft = (name: string): boolean => left.has(name);
+  for (const { name, list, waitedNames } of o.lists) {
+    const rest: CondemnedList = {
+      madeAt: list.madeAt,
+      roots: list.roots.filter(isLeft),
+      packs: list.packs.filter((hex) => isLeft(storedName("pack", Buffer.from(hex, "hex")))),
+      // Theirs to end who compact.
+      compacting: list.compacting,
+      objects: list.objects.filter(isLeft),
+    };
+    if (sizeOfList(rest) === sizeOfList(list)) continue;
+    if (sizeOfList(rest) > 0) {
+      const replacedBy = await condemned.put(rest, o.options);
+      await condemned.putWaited(replacedBy, [], o.options);
+    }
+    // The list before its note: a note alone says nothing, a list alone would be waited for again.
+    await removeNames(o, undefined, [{ name, sizeBytes: 0 }]);
+    await removeNames(
+      o,
+      undefined,
+      waitedNames.map((its) => ({ name: its, sizeBytes: 0 })),
+    );
+  }
+}
+
+export function sizeOfList({ roots, packs, compacting, objects }: CondemnedList): number {
+  return roots.length + packs.length + compacting.length + objects.length;
+}
+
+function unique(
+  lists: readonly ListInWork[],
+  namesOf: (list: ListInWork) => readonly string[],
+): readonly string[] {
+  return [...new Set(lists.flatMap(namesOf))];
+}
