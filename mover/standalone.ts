@@ -17,6 +17,7 @@ import { openRepositoryAt } from "./open-repository-at.ts";
 import { backUpImage } from "./standalone/back-up-image.ts";
 import { listImagePoints, readMetadata } from "./standalone/describe-points.ts";
 import { initRepository } from "./standalone/init-repository.ts";
+import { repair } from "./standalone/repair.ts";
 import { restoreImage } from "./standalone/restore-image.ts";
 import { serve } from "./standalone/serve.ts";
 import type { ReportProgress, StandaloneContext } from "./standalone/standalone-context.ts";
@@ -81,6 +82,8 @@ async function perform(request: ReturnType<typeof StandaloneRequest.parse>): Pro
       return await serve(context, request);
     case "repository-verify":
       return await verify(context, request);
+    case "repository-repair":
+      return await repair(context, request);
     case "fetch-host-keys": {
       const { signal } = stop;
       // Only here: the other requests don't wait for the SSH client to be loaded.

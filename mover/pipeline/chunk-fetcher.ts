@@ -1,9 +1,11 @@
-import { isFailure } from "@holdfast/shared/domain/failure";
 import { packName } from "@holdfast/shared/repository/pack/pack";
+import { createRelocations } from "@holdfast/shared/repository/pack/relocations";
 import type { Repository } from "@holdfast/shared/repository/repository";
 import { createChunkOpeners } from "./chunk-openers.ts";
 import { createSlots } from "./limits.ts";
 import { chunkKey, createOpenedChunks } from "./opened-chunks.ts";
+import { isUnreadable } from "./prepare-leaf.ts";
+import { createChunkRescue } from "./rescue-chunks.ts";
 import type { PackRange } from "./restore-plan.ts";
 
 /**
@@ -37,6 +39,11 @@ export function createChunkFetcher(o: {
 }): ChunkFetcher {
   const { repository, cacheBytes } = o;
   const openers = createChunkOpeners(repository.secrets, o.workers);
+  const rescue = createChunkRescue({
+    repository,
+    openers,
+    relocations: createRelocations(repository),
+  });
   const opened = createOpenedChunks(cacheBytes);
   const slots = { wanted: createSlots(wantedInFlight), ahead: createSlots(aheadInFlight) };
   const stop = new AbortController();
@@ -44,14 +51,26 @@ export function createChunkFetcher(o: {
   const suspects = new Set<string>();
   const coming = new Map<string, Promise<ReadonlyMap<string, Uint8Array>>>();
 
+  async function openRange(range: PackRange): Promise<Uint8Array> {
+    try {
+      const sealed = await repository.store.getRange(packName(range.packId), range, { signal });
+      return (await openers.open({ ...range, bytes: sealed })).bytes;
+    } catch (error) {
+      if (!isUnreadable(error)) throw error;
+      const { bytes, lost, damaged } = await rescue(range, error, { signal });
+      const [first] = lost;
+      if (first !== undefined) throw damaged.get(first) ?? error;
+      return bytes;
+    }
+  }
+
   async function load(
     range: PackRange,
     urgency: "wanted" | "ahead",
   ): Promise<ReadonlyMap<string, Uint8Array>> {
     await slots[urgency].take(signal);
     try {
-      const sealed = await repository.store.getRange(packName(range.packId), range, { signal });
-      const { bytes } = await openers.open({ ...range, bytes: sealed });
+      const bytes = await openRange(range);
       opened.add(range, bytes);
       const chunks = new Map<string, Uint8Array>();
       let from = 0;
@@ -78,7 +97,7 @@ export function createChunkFetcher(o: {
       };
       const failed = (error: unknown): void => {
         arrived();
-        if (!isFailure(error, "object.corrupt") || keys.length === 1) return;
+        if (!isUnreadable(error) || keys.length === 1) return;
         if (suspects.size + keys.length > suspectsMax) suspects.clear();
         for (const key of keys) suspects.add(key);
       };

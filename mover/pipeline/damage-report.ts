@@ -13,6 +13,11 @@ export type DamageReport = {
   readonly metadata: (point: PointSummary, reason: string) => void;
   /** Ranges of one disk come in rising order. */
   readonly range: (point: PointSummary, diskKey: string, range: ByteRun, reason: string) => void;
+  /** Leaves out points that expired while they were looked at. */
+  readonly keepPoints: (
+    isThere: (point: { readonly rootKey: string }) => Promise<boolean>,
+  ) => Promise<void>;
+  readonly isBlamed: (name: string) => boolean;
   readonly found: () => Pick<VerifyReport, "damagedPoints" | "damagedObjects" | "harmless">;
 };
 
@@ -76,6 +81,12 @@ export function createDamageReport(): DamageReport {
         disk.rangesOmitted += 1;
       }
     },
+    keepPoints: async (isThere) => {
+      for (const point of [...points.values()]) {
+        if (!(await isThere(point))) points.delete(point.rootKey);
+      }
+    },
+    isBlamed: (name) => objects.has(name),
     found: () => ({
       damagedPoints: [...points.values()],
       damagedObjects: listed(objects),

@@ -8,6 +8,7 @@ export type FingerprintSet = {
   readonly has: (mark: Fingerprint) => boolean;
   /** False when it was there. A full set takes nothing more and answers true: the caller then works twice, never too little. */
   readonly add: (mark: Fingerprint) => boolean;
+  readonly isFull: () => boolean;
 };
 
 export type Fingerprint = readonly [number, number, number];
@@ -61,6 +62,7 @@ export function createFingerprintSet(countMax: number): FingerprintSet {
   }
 
   return {
+    isFull: () => count >= countMax,
     has: (mark) => words[find(mark)] !== 0,
     add: (mark) => {
       if (words[find(mark)] !== 0) return false;

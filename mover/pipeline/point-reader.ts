@@ -1,5 +1,5 @@
 import { strict as assert } from "node:assert";
-import { Failure, isFailure } from "@holdfast/shared/domain/failure";
+import { Failure } from "@holdfast/shared/domain/failure";
 import type { DiskReader } from "@holdfast/shared/ports/disk";
 import { leafRange } from "@holdfast/shared/repository/extent-map/disk-records";
 import { entryId, type Leaf } from "@holdfast/shared/repository/extent-map/leaf";
@@ -8,6 +8,7 @@ import { corrupt } from "@holdfast/shared/repository/format/bytes";
 import type { Repository } from "@holdfast/shared/repository/repository";
 import { type ChunkFetcher, createChunkFetcher } from "./chunk-fetcher.ts";
 import { chunkKey } from "./opened-chunks.ts";
+import { isUnreadable } from "./prepare-leaf.ts";
 import { createReadAhead } from "./read-ahead.ts";
 import { holesOf, type PackRange, planRanges } from "./restore-plan.ts";
 
@@ -106,7 +107,7 @@ export async function openPointReader(o: {
       const together = fetcher.get(key);
       if (together !== undefined) return await together;
     } catch (error) {
-      if (!isFailure(error, "object.corrupt")) throw error;
+      if (!isUnreadable(error)) throw error;
     }
     // Forgotten already, or read together with a damaged one: now alone.
     if (!fetcher.isKnown(key)) request(leaf, { first: position, last: position + 1 }, "wanted");

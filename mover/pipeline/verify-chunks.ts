@@ -1,12 +1,15 @@
 import type { Failure } from "@holdfast/shared/domain/failure";
 import { isFailure } from "@holdfast/shared/domain/failure";
 import type { LeafEntry } from "@holdfast/shared/repository/extent-map/leaf";
+import { toHex } from "@holdfast/shared/repository/format/bytes";
 import { packName } from "@holdfast/shared/repository/pack/pack";
+import type { Relocations } from "@holdfast/shared/repository/pack/relocations";
 import type { Repository } from "@holdfast/shared/repository/repository";
 import type { ChunkOpeners } from "./chunk-openers.ts";
 import { createFingerprintSet, type Fingerprint, fingerprint } from "./fingerprint-set.ts";
 import { createSlots } from "./limits.ts";
 import { isUnreadable } from "./prepare-leaf.ts";
+import { createChunkRescue } from "./rescue-chunks.ts";
 import type { PackRange } from "./restore-plan.ts";
 
 /**
@@ -15,9 +18,14 @@ import type { PackRange } from "./restore-plan.ts";
 export type ChunkChecks = {
   /** It was not met yet, and the sample takes it. */
   readonly isDue: (entry: LeafEntry) => boolean;
-  /** Reads what of the range is not checked yet; resolves when it is known which of its chunks are bad. */
-  readonly check: (range: PackRange) => Promise<void>;
+  /** Reads what of the range is not checked yet; resolves, when it is known which of its chunks are bad, to how many have damage at their place. */
+  readonly check: (range: PackRange) => Promise<number>;
+  /** No place has it. */
   readonly isBad: (entry: LeafEntry) => boolean;
+  /** What was wrong with the first bad chunk of a pack. */
+  readonly reasonOf: (packId: Uint8Array) => string | undefined;
+  /** Damage at its own place, whether another one has the same bytes or not; pack ids in hexadecimal, `all` where the pack is missing. */
+  readonly damaged: () => ReadonlyMap<string, ReadonlySet<number> | "all">;
   readonly counts: () => ChunkCounts;
 };
 
@@ -25,13 +33,15 @@ export type ChunkChecks = {
 export type ChunkCounts = {
   readonly chunksChecked: number;
   readonly chunksBad: number;
+  /** Damaged or missing at their place, and read from where a relocation says. */
+  readonly chunksElsewhere: number;
   readonly bytesRead: number;
   readonly bytesChecked: number;
 };
 
 /** Ranged reads in flight: at most 8 MiB each, also inflated. */
 const rangesInFlight = 8;
-/** About 1 TiB of stored chunks in 200 MiB; chunks beyond that are read once for each leaf that has them. */
+/** About 1 TiB of stored chunks in 200 MiB; beyond that a chunk is read again for each leaf that has it, unless its pack was read whole. */
 const rememberedMax = 12_000_000;
 /** A sample takes neighbours together, so that few and long reads do. */
 const sampleUnitsPerPack = 32;
@@ -41,9 +51,13 @@ type Chunk = PackRange["chunks"][number];
 export function createChunkChecks(o: {
   readonly repository: Repository;
   readonly openers: ChunkOpeners;
+  readonly relocations: Relocations;
   /** Above 0; 1 takes all. */
   readonly share: number;
-  readonly onBadObject: (object: string, failure: Failure) => void;
+  /** Chunks that need not be read: their pack was read whole not long ago. */
+  readonly isTrusted: (entry: LeafEntry) => boolean;
+  /** Its pack was read whole in this run, and all of it was right. */
+  readonly wasRead: (packId: Uint8Array) => boolean;
   /** Bytes of this object were wrong once and right when they were read again. */
   readonly onUnsteady: (object: string, failure: Failure) => void;
   readonly signal: AbortSignal;
@@ -52,10 +66,13 @@ export function createChunkChecks(o: {
   const slots = createSlots(rangesInFlight);
   const met = createFingerprintSet(rememberedMax);
   const bad = createFingerprintSet(Number.POSITIVE_INFINITY);
-  const missingPacks = new Set<string>();
+  const damaged = new Map<string, Set<number> | "all">();
+  const reasons = new Map<string, string>();
+  const rescue = createChunkRescue(o);
   const isSampled = createSampler(repository, o.share);
   let chunksChecked = 0;
   let chunksBad = 0;
+  let chunksElsewhere = 0;
   let bytesRead = 0;
   let bytesChecked = 0;
 
@@ -63,10 +80,13 @@ export function createChunkChecks(o: {
     return fingerprint({ ...chunk, packId: range.packId, epoch: range.epoch });
   }
 
-  function blame(range: PackRange, chunk: Chunk, failure: Failure): void {
-    bad.add(markOf(range, chunk));
-    chunksBad += 1;
-    o.onBadObject(packName(range.packId), failure);
+  function blame({ packId }: PackRange, offset: number, failure: Failure): void {
+    const key = toHex(packId);
+    const known = damaged.get(key);
+    if (isFailure(failure, "object.not-found")) damaged.set(key, "all");
+    else if (known === undefined) damaged.set(key, new Set([offset]));
+    else if (known !== "all") known.add(offset);
+    if (!reasons.has(key)) reasons.set(key, failure.message);
   }
 
   async function open(range: PackRange): Promise<void> {
@@ -74,43 +94,50 @@ export function createChunkChecks(o: {
     bytesRead += bytes.length;
     const opened = await o.openers.open({ ...range, bytes });
     bytesChecked += opened.bytes.length;
-    chunksChecked += range.chunks.length;
     // Frees the memory now: left to the garbage collector, opened data would pile up.
     if (opened.bytes.buffer instanceof ArrayBuffer) opened.bytes.buffer.transfer(0);
   }
 
   /** A range that does not open is read again chunk by chunk: exactly the bad ones are named. */
-  async function openSingly(range: PackRange, reason: Failure): Promise<void> {
-    const name = packName(range.packId);
-    if (isFailure(reason, "object.not-found")) missingPacks.add(name);
-    const badBefore = chunksBad;
-    for (const chunk of range.chunks) {
-      try {
-        if (missingPacks.has(name)) throw reason;
-        const { offset, storedLength } = chunk;
-        await open({ ...range, offset, length: storedLength, chunks: [chunk] });
-      } catch (error) {
-        if (!isUnreadable(error)) throw error;
-        chunksChecked += 1;
-        blame(range, chunk, error);
+  async function openSingly(range: PackRange, reason: Failure): Promise<number> {
+    const rescued = await rescue(range, reason, { signal });
+    bytesRead += rescued.bytesRead;
+    for (const [position, chunk] of range.chunks.entries()) {
+      const failure = rescued.damaged.get(position);
+      if (failure !== undefined) blame(range, chunk.offset, failure);
+      if (rescued.lost.has(position)) {
+        bad.add(markOf(range, chunk));
+        chunksBad += 1;
+      } else {
+        bytesChecked += chunk.length;
+        if (failure !== undefined) chunksElsewhere += 1;
       }
     }
-    if (chunksBad === badBefore) o.onUnsteady(name, reason);
+    if (rescued.damaged.size === 0) o.onUnsteady(packName(range.packId), reason);
+    return rescued.damaged.size;
   }
 
   return {
-    isDue: (entry) => isSampled(entry) && !met.has(markOfEntry(entry)),
+    isDue: (entry) => {
+      if (!isSampled(entry) || o.isTrusted(entry) || met.has(markOfEntry(entry))) return false;
+      // What an entry says of a pack that was read is compared with what the pack says, as long as that is remembered.
+      return !met.isFull() || !o.wasRead(entry.pack.packId);
+    },
     isBad: (entry) => bad.has(markOfEntry(entry)),
-    counts: () => ({ chunksChecked, chunksBad, bytesRead, bytesChecked }),
+    reasonOf: (packId) => reasons.get(toHex(packId)),
+    damaged: () => damaged,
+    counts: () => ({ chunksChecked, chunksBad, chunksElsewhere, bytesRead, bytesChecked }),
     check: async (range) => {
       const chunks = range.chunks.filter((chunk) => met.add(markOf(range, chunk)));
-      if (chunks.length === 0) return;
+      if (chunks.length === 0) return 0;
       await slots.take(signal);
       try {
+        chunksChecked += chunks.length;
         await open({ ...range, chunks });
+        return 0;
       } catch (error) {
         if (!isUnreadable(error)) throw error;
-        await openSingly({ ...range, chunks }, error);
+        return await openSingly({ ...range, chunks }, error);
       } finally {
         slots.give();
       }
@@ -128,7 +155,8 @@ function createSampler(repository: Repository, share: number): (entry: LeafEntry
   const seed = Buffer.from(repository.random(4)).readUInt32LE(0);
   const unitBytes = Math.max(1, Math.floor(repository.settings.packBytes / sampleUnitsPerPack));
   return ({ pack, packOffset }) => {
-    const start = Buffer.from(pack.packId).readUInt32LE(0) ^ seed;
+    // The first half of a pack's id is its session's.
+    const start = Buffer.from(pack.packId).readUInt32LE(8) ^ seed;
     let mixed = start ^ Math.imul(Math.floor(packOffset / unitBytes) + 1, 0x9e3779b1);
     mixed = Math.imul(mixed ^ (mixed >>> 16), 0x85ebca6b);
     mixed = Math.imul(mixed ^ (mixed >>> 13), 0xc2b2ae35);

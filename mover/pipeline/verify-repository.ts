@@ -2,49 +2,66 @@ import { availableParallelism } from "node:os";
 import type { VerifyReport } from "@holdfast/shared/contracts/standalone";
 import { asFailure, Failure } from "@holdfast/shared/domain/failure";
 import type { Logger } from "@holdfast/shared/ports/logger";
-import type { DiskRecord } from "@holdfast/shared/repository/extent-map/disk-record";
-import { leafRange } from "@holdfast/shared/repository/extent-map/disk-records";
-import { type Leaf, leafEntries } from "@holdfast/shared/repository/extent-map/leaf";
-import { createLeafStore, type LeafStore } from "@holdfast/shared/repository/extent-map/leaf-store";
-import type { LeafRef } from "@holdfast/shared/repository/extent-map/leaf-table";
-import { corrupt, toHex } from "@holdfast/shared/repository/format/bytes";
-import { decodeIndexSegment } from "@holdfast/shared/repository/index/index-segment";
-import { packName } from "@holdfast/shared/repository/pack/pack";
-import type { DiskOfPoint, PointSummary, Repository } from "@holdfast/shared/repository/repository";
+import { createRelocations } from "@holdfast/shared/repository/pack/relocations";
+import type { PointSummary, Repository } from "@holdfast/shared/repository/repository";
+import type { Session } from "@holdfast/shared/repository/session/sessions";
 import { type ChunkOpeners, createChunkOpeners } from "./chunk-openers.ts";
+import { type DamageNotes, openDamageNotes } from "./damage-notes.ts";
 import { createDamageReport, type DamageReport } from "./damage-report.ts";
-import { createFingerprintSet, type FingerprintSet, fingerprint } from "./fingerprint-set.ts";
-import { isUnreadable } from "./prepare-leaf.ts";
-import { planRanges } from "./restore-plan.ts";
 import { type ChunkChecks, createChunkChecks } from "./verify-chunks.ts";
+import { openVerifyHistory, type VerifyHistory } from "./verify-history.ts";
+import { createVerifyNotes, type VerifyNotes } from "./verify-notes.ts";
+import {
+  verifyCondemned,
+  verifyIndex,
+  verifyRelocations,
+  verifyRoots,
+  verifySessions,
+} from "./verify-others.ts";
+import { verifyPacks } from "./verify-packs.ts";
+import { verifyPoints } from "./verify-points.ts";
 
 /**
- * Reads what recovery points need, as a restore would, and says which points, disks and byte ranges cannot be restored.
+ * Reads the repository and says which points, disks and byte ranges cannot be restored.
  *
- * What always holds: nothing is written; roots, metadata, disk records and leaves are all read, chunks to the share that was
- * asked for, each once however many points need it; what is damaged or missing is reported and the rest still checked, while
- * a store that does not answer ends the run with its failure: that is no damage. Memory does not grow with disks' sizes
- * beyond 12 to 32 bytes for each chunk and leaf met, up to a limit. A root that is gone cannot be seen from here.
+ * A whole run reads all packs that are due, each stored byte once and in long ranges, then what every point needs to find its chunks. A sample and a
+ * run over one point read as a restore would. Roots, metadata, disk records and leaves are read in any case.
+ *
+ * What always holds: nothing but notes is written (what was verified when, what is damaged), and none where the storage refuses; what is damaged or
+ * missing is reported and the rest still checked, while a store that does not answer ends the run with its failure: that is no damage.
+ * Memory does not grow with disks' sizes beyond 12 to 32 bytes for each chunk and leaf met, up to a limit, and some dozen bytes a pack.
  */
 export type VerifyOptions = {
   readonly repository: Repository;
   /** Share of the chunks that is read, above 0 to 1. */
   readonly share: number;
-  /** This point only; index segments are then left out. */
+  /** This point only; what no restore of it reads is then left out. */
   readonly pointId?: string;
+  /** Of a whole run. */
+  readonly whole?: {
+    /** Only packs that were not read for so long; absent: all. */
+    readonly everyMs?: number;
+    /** Ends the reading of packs early: stored bytes, and time since the run began. What is due is left to the next run. */
+    readonly bytesMax?: number;
+    readonly durationMs?: number;
+    /** Not to continue a run that was cut off. */
+    readonly restart?: boolean;
+  };
+  /** While it is open, nothing that is read here is removed; what is found is remembered in its name. Without one, nothing is. */
+  readonly session?: Session | undefined;
   /** Bytes of all points' disks. */
-  readonly onProgress: (now: { readonly bytesDone: number; readonly bytesTotal: number }) => void;
+  readonly onProgress: (now: Progress) => void;
+  /** Stored bytes of a whole run. */
+  readonly onPackProgress?: (now: Progress) => void;
   readonly signal: AbortSignal;
   /** Worker threads; 0 works in this thread. Default: one a core, at most 8. */
   readonly workers?: number;
   readonly logger: Logger;
 };
 
+type Progress = { readonly bytesDone: number; readonly bytesTotal: number };
+
 const workersMax = 8;
-/** Leaves looked at together: their chunks are planned and read as one batch. */
-const leavesInFlight = 6;
-/** Clean leaves to be skipped when another point shares them: of 128 MiB each, 256 TiB of different contents. */
-const cleanLeavesMax = 2_000_000;
 
 /**
  * Fails with `not-found` when there is no such point, with the store's failures, `cancelled` when stopped. Damage is no failure
@@ -54,39 +71,12 @@ export async function verifyRepository(o: VerifyOptions): Promise<VerifyReport> 
   const { repository } = o;
   const stop = new AbortController();
   const signal = AbortSignal.any([o.signal, stop.signal]);
-  const startedMs = repository.clock.now();
   const workers = o.workers ?? Math.min(availableParallelism(), workersMax);
   let openers: ChunkOpeners | undefined;
   try {
     signal.throwIfAborted();
-    const report = createDamageReport();
-    const points = await listPoints({ ...o, signal }, report);
     openers = createChunkOpeners(repository.secrets, workers);
-    const chunks = createChunkChecks({
-      repository,
-      openers,
-      share: o.share,
-      onBadObject: (object, failure) => report.object(object, failure.message),
-      onUnsteady: (object, failure) =>
-        report.harmless(
-          object,
-          `read wrong once and right again, so suspect this machine's memory or the way to the storage: ${failure.message}`,
-        ),
-      signal,
-    });
-    await verifyPoints({ ...o, signal, report, chunks, points });
-    if (o.pointId === undefined) await verifyIndex(repository, report, signal);
-    const seconds = Math.max(0, repository.clock.now() - startedMs) / 1000;
-    const disks = points.reduce((sum, point) => sum + point.disks.length, 0);
-    const counts = { points: points.length, disks, ...chunks.counts(), seconds };
-    const found = report.found();
-    o.logger.info("repository verified", {
-      ...counts,
-      share: o.share,
-      damagedPoints: found.damagedPoints.length,
-      damagedObjects: found.damagedObjects.length,
-    });
-    return { share: o.share, ...counts, ...found };
+    return await verify({ ...o, signal, openers, notes: createVerifyNotes({ ...o, signal }) });
   } catch (error) {
     stop.abort(error);
     if (o.signal.aborted) throw asFailure(o.signal.reason, "cancelled", "verification stopped");
@@ -97,8 +87,162 @@ export async function verifyRepository(o: VerifyOptions): Promise<VerifyReport> 
   }
 }
 
-async function listPoints(
-  { repository, pointId, signal }: VerifyOptions,
+type Running = VerifyOptions & { readonly openers: ChunkOpeners; readonly notes: VerifyNotes };
+
+async function verify(o: Running): Promise<VerifyReport> {
+  const { repository, signal, notes } = o;
+  const startedMs = repository.clock.now();
+  const report = createDamageReport();
+  const relocations = createRelocations(repository);
+  const isWhole = o.share === 1 && o.pointId === undefined;
+  const history = isWhole
+    ? await openVerifyHistory({ ...o, ...o.whole, putNew: notes.putNew })
+    : undefined;
+  const damage = await openDamageNotes({ repository, signal });
+  const onUnsteady = (object: string, failure: Failure): void =>
+    report.harmless(
+      object,
+      `read wrong once and right again, so suspect this machine's memory or the way to the storage: ${failure.message}`,
+    );
+  const chunks = createChunkChecks({
+    ...o,
+    relocations,
+    isTrusted: ({ pack, packOffset }) =>
+      history?.isTrusted(pack.packId) === true && !damage.known.places.has(pack.packId, packOffset),
+    wasRead: (packId) => history?.wasRead(packId) === true,
+    onUnsteady,
+  });
+  const packs =
+    history &&
+    (await readPacks({ ...o, history, chunks, startedMs, onUnsteady, onBad: damage.unknownPack }));
+  const points = await listPoints(o, report);
+  await verifyPoints({
+    ...o,
+    report,
+    chunks,
+    relocations,
+    points,
+    onBad: damage.bad,
+  });
+  if (o.pointId === undefined) await verifyOthers({ ...o, report, chunks, history, damage });
+  await report.keepPoints(
+    async ({ rootKey }) => (await repository.store.head(rootKey, { signal })) !== undefined,
+  );
+  const found = damage.assess({ report, chunks, history, isOfAll: isWhole });
+  if (found !== undefined) await notes.putNew("damaged", "damage", found);
+  await history?.end(packs?.packsLeft === 0);
+  return describe(o, { startedMs, points, report, chunks, history, packs });
+}
+
+type PacksRead = { packsRead: number; packsLeft: number; bytesLeft: number };
+
+async function readPacks(
+  o: Running & {
+    readonly history: VerifyHistory;
+    readonly chunks: ChunkChecks;
+    readonly startedMs: number;
+    readonly onUnsteady: (object: string, failure: Failure) => void;
+    readonly onBad: (packId: Uint8Array, failure: Failure) => void;
+  },
+): Promise<PacksRead> {
+  const { repository, history, whole } = o;
+  const { due, bytesDue } = history;
+  const counts = { packsRead: 0, packsLeft: due.length, bytesLeft: bytesDue };
+  const bytesMax = whole?.bytesMax ?? Number.POSITIVE_INFINITY;
+  const endsMs = o.startedMs + (whole?.durationMs ?? Number.POSITIVE_INFINITY);
+  let bytesBegun = 0;
+  let bytesDone = 0;
+  const progress = (bytes: number): void => {
+    bytesDone += bytes;
+    o.onPackProgress?.({ bytesDone, bytesTotal: bytesDue });
+  };
+  await verifyPacks({
+    ...o,
+    packs: due,
+    mayGoOn: ({ sizeBytes }) => {
+      // One pack at least, so that the smallest budget comes round in the end.
+      const isFirst = bytesBegun === 0;
+      bytesBegun += sizeBytes;
+      return isFirst || (bytesBegun <= bytesMax && repository.clock.now() < endsMs);
+    },
+    onPack: async (pack, verdict, failure) => {
+      counts.packsRead += 1;
+      counts.packsLeft -= 1;
+      counts.bytesLeft -= pack.sizeBytes;
+      if (verdict === "good") await history.good(pack);
+      else history.damaged(pack);
+      if (failure !== undefined) o.onBad(pack.packId, failure);
+    },
+    onBytes: progress,
+  });
+  return counts;
+}
+
+async function verifyOthers(
+  o: Running & {
+    readonly report: DamageReport;
+    readonly chunks: ChunkChecks;
+    readonly history: VerifyHistory | undefined;
+    readonly damage: DamageNotes;
+  },
+): Promise<void> {
+  const { report, chunks, history } = o;
+  await verifySessions(o, await verifyRoots(o));
+  await verifyCondemned(o);
+  const { missed } = o.damage;
+  await verifyRelocations(o, (packId) => missed(packId) || chunks.damaged().has(packId));
+  await verifyIndex(o, (packId) => history === undefined || history.isListed(packId));
+  for (const [name, reason] of history?.unreadable ?? []) {
+    report.harmless(name, `what it remembered is verified anew: ${reason}`);
+  }
+  o.damage.explain({ report, chunks });
+}
+
+function describe(
+  o: Running,
+  found: {
+    readonly startedMs: number;
+    readonly points: readonly PointSummary[];
+    readonly report: DamageReport;
+    readonly chunks: ChunkChecks;
+    readonly history: VerifyHistory | undefined;
+    readonly packs: PacksRead | undefined;
+  },
+): VerifyReport {
+  const { history, points } = found;
+  const seconds = Math.max(0, o.repository.clock.now() - found.startedMs) / 1000;
+  const disks = points.reduce((sum, point) => sum + point.disks.length, 0);
+  const counts = { points: points.length, disks, ...found.chunks.counts(), seconds };
+  const notRemembered = o.notes.notRemembered();
+  const whole = history &&
+    found.packs && {
+      packs: history.packs,
+      bytesStored: history.bytesStored,
+      ...found.packs,
+      ages: { ...history.ages() },
+      ...(history.resumedFrom === undefined
+        ? {}
+        : { resumedFrom: new Date(history.resumedFrom).toISOString() }),
+      ...(notRemembered === undefined ? {} : { notRemembered }),
+    };
+  const damages = found.report.found();
+  o.logger.info("repository verified", {
+    ...counts,
+    ...whole,
+    share: o.share,
+    damagedPoints: damages.damagedPoints.length,
+    damagedObjects: damages.damagedObjects.length,
+  });
+  return { share: o.share, ...counts, ...damages, ...(whole === undefined ? {} : { whole }) };
+}
+
+/** Committed points, or one of them. Roots that do not open are reported. Fails with `not-found` for a point that is not there. */
+export async function listPoints(
+  {
+    repository,
+    pointId,
+    signal,
+  }: { readonly repository: Repository; readonly pointId?: string; readonly signal: AbortSignal },
   report: DamageReport,
 ): Promise<readonly PointSummary[]> {
   const points: PointSummary[] = [];
@@ -119,154 +263,4 @@ async function listPoints(
     });
   }
   return points;
-}
-
-type Verifying = VerifyOptions & {
-  readonly report: DamageReport;
-  readonly chunks: ChunkChecks;
-  readonly points: readonly PointSummary[];
-};
-
-async function verifyPoints(o: Verifying): Promise<void> {
-  const { repository, report, signal } = o;
-  const disks = o.points.flatMap((point) => point.disks);
-  const bytesTotal = disks.reduce((sum, { sizeBytes }) => sum + sizeBytes, 0);
-  const leafStore = createLeafStore(repository);
-  const cleanLeaves = createFingerprintSet(cleanLeavesMax);
-  let bytesDone = 0;
-  for (const point of o.points) {
-    try {
-      await repository.readPoint(point.rootKey, { signal });
-    } catch (error) {
-      if (!isUnreadable(error)) throw error;
-      report.metadata(point, error.message);
-      report.object(point.metadataKey, error.message);
-    }
-    for (const disk of point.disks) {
-      const onBytes = (bytes: number): void =>
-        o.onProgress({ bytesDone: bytesDone + bytes, bytesTotal });
-      await verifyDisk({ ...o, point, disk, leafStore, cleanLeaves, onBytes });
-      bytesDone += disk.sizeBytes;
-    }
-  }
-  o.onProgress({ bytesDone, bytesTotal });
-}
-
-type VerifyingDisk = Verifying & {
-  readonly point: PointSummary;
-  readonly disk: DiskOfPoint;
-  readonly leafStore: LeafStore;
-  readonly cleanLeaves: FingerprintSet;
-  readonly onBytes: (bytesDone: number) => void;
-};
-
-async function verifyDisk(o: VerifyingDisk): Promise<void> {
-  const { point, disk, report, signal } = o;
-  let record: DiskRecord;
-  try {
-    record = await o.repository.readDiskRecord(disk.recordKey, { signal });
-    checkRecord(record, disk);
-  } catch (error) {
-    if (!isUnreadable(error)) throw error;
-    report.object(disk.recordKey, error.message);
-    report.range(point, disk.key, { offset: 0, length: disk.sizeBytes }, error.message);
-    return;
-  }
-  let batch: LeafInBatch[] = [];
-  for (let index = 0; index < record.leaves.count; index += 1) {
-    const ref = record.leaves.get(index);
-    if (ref !== undefined && ref !== "hole" && !o.cleanLeaves.has(leafMark(ref))) {
-      batch.push({ index, ref, ...leafRange(record, index) });
-    }
-    if (batch.length < leavesInFlight) continue;
-    await verifyLeaves(o, batch);
-    batch = [];
-    o.onBytes(Math.min(disk.sizeBytes, (index + 1) * record.leafBytes));
-  }
-  await verifyLeaves(o, batch);
-}
-
-/** The root names what the disk is; a record that opens but is another disk's or point's is as bad as none. */
-function checkRecord(record: DiskRecord, disk: DiskOfPoint): void {
-  if (toHex(record.digest) !== disk.digest || record.sizeBytes !== disk.sizeBytes) {
-    throw corrupt(`${disk.recordKey} is not the record that the recovery point was written with`);
-  }
-}
-
-type LeafInBatch = {
-  readonly index: number;
-  readonly ref: LeafRef;
-  readonly offset: number;
-  readonly lengthBytes: number;
-};
-
-/** First all chunks of the batch that are due are read; then it is known which entries of its leaves are bad. */
-async function verifyLeaves(o: VerifyingDisk, batch: readonly LeafInBatch[]): Promise<void> {
-  const { point, disk, report, chunks, signal } = o;
-  const { chunkBytesMax } = o.repository.settings;
-  const read = async (place: LeafInBatch): Promise<{ leaf: Leaf } | { failure: Failure }> => {
-    try {
-      const { leaf } = await o.leafStore.read(place.ref, place, { signal });
-      const isWanted = chunks.isDue;
-      const ranges = planRanges(leaf, { diskOffset: place.offset, chunkBytesMax, isWanted });
-      await Promise.all(ranges.map(chunks.check));
-      return { leaf };
-    } catch (error) {
-      if (!isUnreadable(error)) throw error;
-      return { failure: error };
-    }
-  };
-  const found = await Promise.all(batch.map(async (place) => ({ place, ...(await read(place)) })));
-  for (const { place, ...one } of found) {
-    if ("failure" in one) {
-      const { message } = one.failure;
-      report.object(packName(place.ref.packId), message);
-      const range = { offset: place.offset, length: place.lengthBytes };
-      report.range(point, disk.key, range, message);
-      continue;
-    }
-    let isClean = true;
-    for (const entry of leafEntries(one.leaf)) {
-      if (!chunks.isBad(entry)) continue;
-      isClean = false;
-      const range = { offset: place.offset + entry.offset, length: entry.length };
-      const where = `chunk at ${entry.packOffset} of ${packName(entry.pack.packId)}`;
-      report.range(point, disk.key, range, `${where} is damaged or missing`);
-    }
-    if (isClean) o.cleanLeaves.add(leafMark(place.ref));
-  }
-}
-
-/** Where the leaf lies and all that its reference says of it; its digest says where on a disk it belongs. */
-function leafMark(ref: LeafRef): ReturnType<typeof fingerprint> {
-  const id = Uint8Array.from(
-    { length: 12 },
-    (_, at) => (ref.digest[at] ?? 0) ^ (ref.summaryId[at] ?? 0) ^ (ref.entriesId[at] ?? 0),
-  );
-  const storedLength = ref.summaryStored + Math.imul(ref.entriesStored, 0x10001);
-  const length = ref.summaryRaw + Math.imul(ref.entriesRaw, 0x10001);
-  return fingerprint({
-    id,
-    packId: ref.packId,
-    epoch: ref.epoch,
-    offset: ref.offset,
-    storedLength,
-    length,
-  });
-}
-
-/** Only writers use the index: without a segment they store again what it listed. */
-async function verifyIndex(
-  repository: Repository,
-  report: DamageReport,
-  signal: AbortSignal,
-): Promise<void> {
-  for await (const { key } of repository.store.list("index/", { signal })) {
-    try {
-      decodeIndexSegment(await repository.objects.get(key, "index-segment", { signal }));
-    } catch (error) {
-      if (!isUnreadable(error)) throw error;
-      report.harmless(key, `no restore needs the index: ${error.message}`);
-    }
-  }
 }

@@ -1,4 +1,6 @@
 import type { VerifyReport } from "@holdfast/shared/contracts/standalone";
+import type { Session } from "@holdfast/shared/repository/session/sessions";
+import { withReadSession } from "../hold-session.ts";
 import { verifyRepository } from "../pipeline/verify-repository.ts";
 import type { Request, StandaloneContext } from "./standalone-context.ts";
 
@@ -6,13 +8,28 @@ export async function verify(
   context: StandaloneContext,
   request: Request<"repository-verify">,
 ): Promise<VerifyReport> {
-  const { share, pointId } = request;
-  return await verifyRepository({
-    repository: await context.open(request),
-    share,
-    ...(pointId === undefined ? {} : { pointId }),
-    onProgress: context.reportProgress("recovery points"),
-    signal: context.signal,
-    logger: context.logger,
-  });
+  const { clock, logger } = context;
+  const repository = await context.open(request);
+  const run = (session: Session | undefined, signal: AbortSignal): Promise<VerifyReport> =>
+    verifyRepository({
+      repository,
+      share: request.share,
+      ...(request.pointId === undefined ? {} : { pointId: request.pointId }),
+      whole: {
+        ...(request.everySeconds === undefined ? {} : { everyMs: request.everySeconds * 1000 }),
+        ...(request.limitBytes === undefined ? {} : { bytesMax: request.limitBytes }),
+        ...(request.limitSeconds === undefined ? {} : { durationMs: request.limitSeconds * 1000 }),
+        restart: request.restart,
+      },
+      session,
+      onProgress: context.reportProgress("recovery points"),
+      onPackProgress: context.reportProgress("stored bytes"),
+      signal,
+      logger,
+    });
+  const { signal } = context;
+  if (request.readOnly) return await run(undefined, signal);
+  const onNoSession = (message: string): void => context.emit({ type: "warning", message });
+  const held = { kind: "verify", holder: "holdfast repository verify", pins: [] } as const;
+  return await withReadSession({ ...held, repository, clock, logger, signal, onNoSession }, run);
 }

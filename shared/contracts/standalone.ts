@@ -74,6 +74,23 @@ export const StandaloneRequest = z.discriminatedUnion("kind", [
     share: z.number().gt(0).max(1).default(1),
     /** This point only. */
     pointId: z.string().min(1).max(200).optional(),
+    /** Of a whole run: only packs that were not verified for so long. */
+    everySeconds: z.number().positive().optional(),
+    /** Stops the reading of packs cleanly: stored bytes, seconds. */
+    limitBytes: z.number().positive().optional(),
+    limitSeconds: z.number().positive().optional(),
+    /** Begins anew where a run was cut off. */
+    restart: z.boolean().default(false),
+    /** Remembers nothing. */
+    readOnly: z.boolean().default(false),
+  }),
+  z.strictObject({
+    kind: z.literal("repository-repair"),
+    ...Access,
+    /** Nothing is written. */
+    dryRun: z.boolean().default(false),
+    /** Reads everything first, instead of relying on what verifications remembered. */
+    readAll: z.boolean().default(false),
   }),
   z.strictObject({
     kind: z.literal("fetch-host-keys"),
@@ -157,6 +174,8 @@ export const VerifyReport = z.object({
   disks: z.int(),
   chunksChecked: z.int(),
   chunksBad: z.int(),
+  /** Damaged or missing at their place, and read from where a repair or a compaction says that the same bytes are. */
+  chunksElsewhere: z.int(),
   bytesRead: z.int(),
   bytesChecked: z.int(),
   seconds: z.number(),
@@ -165,6 +184,29 @@ export const VerifyReport = z.object({
   damagedObjects: z.array(z.object({ object: z.string(), reason: z.string() })),
   /** What is odd but costs no point anything; the reason says why. */
   harmless: z.array(z.object({ object: z.string(), reason: z.string() })),
+  /** Of a run that reads whole packs: no sample, not one point. Bytes as stored. */
+  whole: z
+    .object({
+      packs: z.int(),
+      bytesStored: z.int(),
+      packsRead: z.int(),
+      /** Due, and left to the next run by a limit. */
+      packsLeft: z.int(),
+      bytesLeft: z.int(),
+      /** The run went on where one that was cut off had begun at this time. */
+      resumedFrom: z.string().optional(),
+      /** Bytes by when they were last verified, this run included: within a day, 7 days, 30 days, longer ago, never. */
+      ages: z.object({
+        day: z.int(),
+        week: z.int(),
+        month: z.int(),
+        older: z.int(),
+        never: z.int(),
+      }),
+      /** Why what was verified is not remembered. */
+      notRemembered: z.string().optional(),
+    })
+    .optional(),
 });
 export type VerifyReport = z.infer<typeof VerifyReport>;
 
@@ -177,6 +219,24 @@ export const Serving = z.object({
   exports: z.array(z.object({ disk: z.string(), sizeBytes: z.int(), uri: z.string() })),
 });
 export type Serving = z.infer<typeof Serving>;
+
+/** What a repair found and did. */
+export const RepairReport = z.object({
+  isDryRun: z.boolean(),
+  points: z.int(),
+  /** Chunks and parts of extent maps that points need and that are not where they should be. */
+  recordsBad: z.int(),
+  /** Of these: found elsewhere. */
+  recordsFound: z.int(),
+  /** Objects written that say where. */
+  relocations: z.array(z.string()),
+  /** Restorable in full again. */
+  healedPoints: z.array(z.object({ pointId: z.string(), name: z.string(), takenAt: z.string() })),
+  damagedPoints: z.array(DamagedPoint),
+  damagedObjects: z.array(z.object({ object: z.string(), reason: z.string() })),
+  seconds: z.number(),
+});
+export type RepairReport = z.infer<typeof RepairReport>;
 
 export const standaloneResults = {
   "repository-init": z.object({ repositoryId: z.string(), url: z.string() }),
@@ -197,6 +257,7 @@ export const standaloneResults = {
     seconds: z.number(),
   }),
   "repository-verify": VerifyReport,
+  "repository-repair": RepairReport,
   "fetch-host-keys": z.object({
     /** OpenSSH's form, `ssh-ed25519 AAAA…`, the strongest first. */
     hostKeys: z.array(z.object({ key: z.string(), fingerprint: z.string() })),

@@ -4,6 +4,7 @@ import { readPassphrase } from "../read-secret.ts";
 import { formatAge } from "../render/format.ts";
 import { note, printFields, printTable } from "../report.ts";
 import { repositoryUrl } from "./image.ts";
+import { repairRepository } from "./repair-repository.ts";
 import { verifyRepository } from "./verify-repository.ts";
 
 const passphraseOption = {
@@ -117,4 +118,10 @@ const list: CommandDefinition = {
   },
 };
 
-export const repositoryCommands: readonly CommandDefinition[] = [init, add, list, verifyRepository];
+export const repositoryCommands: readonly CommandDefinition[] = [
+  init,
+  add,
+  list,
+  verifyRepository,
+  repairRepository,
+];

@@ -8,6 +8,7 @@ const stages = {
   "image-backup": "backup",
   "image-restore": "restore",
   "repository-verify": "verify",
+  "repository-repair": "repair",
 } as const;
 type LongKind = keyof typeof stages;
 
