@@ -59,7 +59,7 @@ export function startInPlace(
   const engine = createLeafEngine(setup, ears.onMessage);
   return {
     post: (message) => {
-      setImmediate(() => {
+      queueMicrotask(() => {
         if (stopped) return;
         try {
           engine.handle(message);

@@ -113,7 +113,8 @@ async function restore(o: Restoring): Promise<RestoreResult> {
   const digests = createDigests(repository.secrets);
   const target = createTarget(writer, signal);
   const ranges = createSlots(rangesInFlight);
-  // Used again and again: as many as ranges were in flight at once.
+  // Used again and again: as many as ranges were in flight at once. A range is of one disk, each chunk in it once.
+  const roomBytes = Math.min(rangeRawBytesMax, record.sizeBytes);
   const rooms: SharedArrayBuffer[] = [];
   const leafDigests: Uint8Array[] = [];
   let bytesDone = 0;
@@ -154,7 +155,7 @@ async function restore(o: Restoring): Promise<RestoreResult> {
   async function restoreRange(range: PackRange): Promise<readonly Placed[]> {
     await ranges.take(signal);
     try {
-      const room = rooms.pop() ?? new SharedArrayBuffer(rangeRawBytesMax);
+      const room = rooms.pop() ?? new SharedArrayBuffer(roomBytes);
       const opened = await openRange(range, room);
       const { pieces, placed } = arrange(range, opened);
       signal.throwIfAborted();

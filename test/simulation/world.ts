@@ -1,0 +1,345 @@
+import { isFailure } from "@holdfast/shared/domain/failure";
+import { silentLogger } from "@holdfast/shared/ports/logger";
+import { withRetries } from "@holdfast/shared/storage/with-retries";
+import { createChunkIndexLoader } from "../../mover/pipeline/chunk-index-loader.ts";
+import { createBucket } from "./bucket.ts";
+import { type Counters, createCounters } from "./counters.ts";
+import { changeDisk, newDisk } from "./disks.ts";
+import { calm, chooseProfile, type FaultProfile, type FaultRates } from "./faults.ts";
+import { type BackupJob, createJobs, type Mover } from "./jobs.ts";
+import { createModel } from "./model.ts";
+import { createMonitor, Violation } from "./monitor.ts";
+import { createProcess } from "./process.ts";
+import { createSecrets, openFor } from "./repository-of.ts";
+import { createScheduler, type Scheduler } from "./scheduler.ts";
+import { createSeeded } from "./seeded.ts";
+import { createSimulatedStore } from "./store.ts";
+
+export type SeedOptions = {
+  readonly seed: number;
+  readonly operations: number;
+  readonly onLine?: ((line: string) => void) | undefined;
+};
+
+export type SeedResult = {
+  readonly seed: number;
+  readonly steps: number;
+  readonly logHash: string;
+  readonly counts: ReadonlyMap<string, number>;
+  readonly failure?: { readonly message: string; readonly tail: readonly string[] };
+};
+
+export async function runSeed(o: SeedOptions): Promise<SeedResult> {
+  const counters = createCounters();
+  const seeded = createSeeded(o.seed);
+  const scheduler = createScheduler(seeded.fork("scheduler"), {
+    logLinesKept: 300,
+    onLine: o.onLine,
+  });
+  const common = (): Omit<SeedResult, "failure"> => ({
+    seed: o.seed,
+    steps: scheduler.steps(),
+    logHash: scheduler.logHash(),
+    counts: counters.all(),
+  });
+  try {
+    await live(o, scheduler, counters);
+    return common();
+  } catch (error) {
+    const message =
+      error instanceof Violation
+        ? error.message
+        : error instanceof Error
+          ? (error.stack ?? error.message)
+          : String(error);
+    return { ...common(), failure: { message, tail: scheduler.logTail() } };
+  }
+}
+
+const movers = 4;
+const hosts = 3;
+const vms = 3;
+const jobsPerMoverMax = 2;
+const hourMs = 3_600_000;
+
+async function live(o: SeedOptions, scheduler: Scheduler, counters: Counters): Promise<void> {
+  const seeded = createSeeded(o.seed, "world");
+  const work = seeded.fork("work");
+  const faults = seeded.fork("faults");
+  const profile: FaultProfile = chooseProfile(seeded.fork("profile"));
+  const secrets = createSecrets(seeded.fork("secrets"));
+  const model = createModel();
+  let rates: FaultRates = profile.rates;
+  let outUntil = 0;
+  let violation: unknown;
+
+  const monitor = createMonitor({ bucket: () => bucket, secrets, model, counters });
+  const bucket = createBucket({
+    now: scheduler.now,
+    onChange: (change) => {
+      try {
+        monitor.see(change);
+      } catch (error) {
+        violation ??= error;
+      }
+    },
+  });
+  const jobs = createJobs({ model, monitor, counters });
+  const disks = Array.from({ length: vms }, (_, vm) => newDisk(work.fork(`disk ${vm}`)));
+  const running = new Map<Mover, number>();
+  const interrupted: BackupJob[] = [];
+  let incarnations = 0;
+  let pointNumber = 0;
+
+  const skews = Array.from(
+    { length: hosts },
+    () => profile.skewMsMax * (faults.below(2001) / 1000 - 1),
+  );
+
+  function startMover(): Mover {
+    incarnations += 1;
+    const hostNumber = work.below(hosts);
+    const host = `host-${hostNumber}`;
+    const name = `m${incarnations}@${hostNumber}`;
+    const its = seeded.fork(name);
+    const skewMs = skews[hostNumber] ?? 0;
+    const process = createProcess({
+      name,
+      scheduler,
+      rates: () => rates,
+      faults,
+      random: its.bytes,
+      skewMs: Math.round(skewMs),
+      counters,
+      onDeath: () => running.delete(mover),
+    });
+    const store = createSimulatedStore({
+      bucket,
+      process,
+      scheduler,
+      faults,
+      rates: () => rates,
+      isOut: () => scheduler.now() < outUntil,
+      conditionalPut: profile.conditionalPut,
+      counters,
+    });
+    const repository = openFor({
+      process,
+      store: withRetries(store, { attemptsMax: 4 }, process.clock, process.random),
+      secrets,
+      logger: silentLogger,
+    });
+    const indexLoader = createChunkIndexLoader(repository, { logger: silentLogger });
+    const mover: Mover = { process, host, repository, indexLoader };
+    running.set(mover, 0);
+    return mover;
+  }
+
+  function freeMover(): Mover | undefined {
+    if (running.size < movers) startMover();
+    const free = [...running].filter(([, jobsNow]) => jobsNow < jobsPerMoverMax);
+    return work.pick(free)?.[0];
+  }
+
+  /** Runs in the mover; what goes wrong there is judged by `onFailure`, what must never be is kept. */
+  function run(
+    mover: Mover,
+    what: string,
+    operation: () => Promise<void>,
+    onFailure: (error: unknown) => void,
+  ): void {
+    const { name } = mover.process;
+    scheduler.log(`${name} begins ${what}`);
+    running.set(mover, (running.get(mover) ?? 0) + 1);
+    const ended = (): void => {
+      if (running.has(mover)) running.set(mover, (running.get(mover) ?? 1) - 1);
+    };
+    operation().then(
+      () => {
+        scheduler.log(`${name} has done ${what}`);
+        ended();
+      },
+      (error: unknown) => {
+        const code = isFailure(error) ? error.code : String(error);
+        scheduler.log(`${name} failed with ${what}: ${code}`);
+        counters.count(`failure: ${code}`);
+        ended();
+        try {
+          onFailure(error);
+        } catch (unexpected) {
+          violation ??= unexpected;
+        }
+      },
+    );
+  }
+
+  function newJob(): BackupJob {
+    pointNumber += 1;
+    const number = String(pointNumber).padStart(4, "0");
+    const vm = work.below(vms);
+    const vmKey = `vm-${vm}`;
+    const disk = disks[vm] ?? new Uint8Array(0);
+    changeDisk(disk, work, work.below(6));
+    const jobId = `j${number}`;
+    model.snapshots.set(jobId, { vmKey, bytes: disk.slice() });
+    return {
+      jobId,
+      pointId: `p${number}`,
+      vmKey,
+      isStaged: work.chance(0.6),
+      parent: work.chance(0.85) ? model.newest(vmKey) : undefined,
+      seeded: work.fork(jobId),
+      attempts: 0,
+      sessionId: undefined,
+      checkpoint: undefined,
+      recordKey: undefined,
+      commits: 0,
+    };
+  }
+
+  function backUp(mover: Mover, job: BackupJob): void {
+    job.attempts += 1;
+    const work_ = job.isStaged ? jobs.staged(mover, job) : jobs.standalone(mover, job);
+    if (job.isStaged && !interrupted.includes(job)) interrupted.push(job);
+    run(
+      mover,
+      `backup ${job.jobId} of ${job.vmKey}, attempt ${job.attempts}`,
+      () => work_,
+      (error) => {
+        failIfWrong(error);
+        if (isFailure(error, "session.ended")) forget(job);
+      },
+    );
+    work_.then(
+      () => forget(job),
+      () => undefined,
+    );
+  }
+
+  function forget(job: BackupJob): void {
+    const at = interrupted.indexOf(job);
+    if (at >= 0) interrupted.splice(at, 1);
+  }
+
+  /** What may fail in a world like this one. */
+  function failIfWrong(error: unknown): void {
+    if (isFailure(error)) {
+      const { code } = error;
+      const isDamageSeen = profile.rates.flip > 0 || profile.rates.cut > 0;
+      const isStale = profile.rates.staleRead > 0;
+      if (code === "object.corrupt" && isDamageSeen) return;
+      if (code === "object.not-found" && isStale) return;
+      if (code === "index.stale" && isStale) return;
+      if (code === "collect.damaged" && (isDamageSeen || isStale)) return;
+      if (code === "session.ended" || code === "busy" || code.startsWith("storage.")) return;
+    }
+    throw error;
+  }
+
+  function operate(): void {
+    const mover = freeMover();
+    if (mover === undefined) return;
+    const kind = work.below(100);
+    const job = work.pick(interrupted);
+    if (kind < 20 && job !== undefined) {
+      if (work.chance(0.2)) {
+        forget(job);
+        run(mover, `release of ${job.jobId}`, () => jobs.release(mover, job), failIfWrong);
+      } else {
+        counters.count("way: job continued by another");
+        backUp(mover, job);
+      }
+    } else if (kind < 55) {
+      backUp(mover, newJob());
+    } else if (kind < 75) {
+      const expire = chooseExpiring();
+      const waitMs = work.chance(0.6)
+        ? work.below(60_000)
+        : work.below(work.chance(0.9) ? hourMs : 26 * hourMs);
+      run(
+        mover,
+        `collect, removing ${expire.join(" ") || "no point"}`,
+        async () => {
+          await jobs.collect(mover, { expire, waitMs });
+        },
+        failIfWrong,
+      );
+    } else if (kind < 90) {
+      const point = work.pick(model.kept());
+      if (point === undefined) return;
+      run(
+        mover,
+        `restore of ${point.rootKey}`,
+        () => jobs.restore(mover, point),
+        (error) => {
+          if (model.forgotten.has(point.rootKey) && isFailure(error, "object.not-found")) return;
+          failIfWrong(error);
+        },
+      );
+    } else if (kind < 95) {
+      run(mover, "verify", () => jobs.verify(mover), failIfWrong);
+    } else {
+      counters.count("fault: killed");
+      mover.process.kill();
+    }
+  }
+
+  /** Some of the older points of some VMs; now and then the newest, which others may be building on. */
+  function chooseExpiring(): readonly string[] {
+    const kept = [...model.kept()].sort((left, right) => (left.pointId < right.pointId ? -1 : 1));
+    const candidates = work.chance(0.3) ? kept : kept.slice(0, -vms);
+    return candidates.filter(() => work.chance(0.3)).map(({ rootKey }) => rootKey);
+  }
+
+  // The director: no process, so nothing happens to it.
+  let left = o.operations;
+  const tick = (): boolean => {
+    left -= 1;
+    if (left <= 0) return false;
+    const { hoursBetweenOutages } = profile;
+    if (hoursBetweenOutages > 0 && work.chance(1 / (6 * hoursBetweenOutages))) {
+      counters.count("fault: outage of hours");
+      outUntil = scheduler.now() + work.between(1, 5) * hourMs;
+    }
+    operate();
+    const pauseMs = work.chance(0.3)
+      ? work.below(200)
+      : work.below(work.chance(0.2) ? 10 * hourMs : 600_000);
+    scheduler.after(pauseMs, tick);
+    return true;
+  };
+  scheduler.after(0, tick);
+  const failed = (): boolean => violation !== undefined;
+  await scheduler.runUntil(() => left <= 0 || failed(), 400_000);
+  if (failed()) throw violation;
+
+  // Now all is well, and everything must come to its end.
+  rates = calm;
+  outUntil = 0;
+  const isIdle = (): boolean => [...running.values()].every((jobsNow) => jobsNow === 0);
+  await scheduler.runUntil(() => isIdle() || failed(), 200_000);
+  if (failed()) throw violation;
+  const last = startMover();
+  for (const rootKey of monitor.points()) {
+    const jobId = /-(j\d+)-/.exec(rootKey)?.[1] ?? "";
+    const point = { rootKey, jobId, pointId: "", vmKey: "" };
+    await finish(() => jobs.restore(last, point));
+  }
+
+  async function finish(operation: () => Promise<void>): Promise<void> {
+    let isDone = false;
+    let failure: unknown;
+    operation().then(
+      () => {
+        isDone = true;
+      },
+      (error: unknown) => {
+        failure = error;
+        isDone = true;
+      },
+    );
+    await scheduler.runUntil(() => isDone || failed(), 100_000);
+    if (failed()) throw violation;
+    if (failure !== undefined) throw failure;
+  }
+}
