@@ -30,6 +30,8 @@ type Loaded = {
   readonly names: Set<string>;
   /** The condemned lists whose packs were left out. */
   readonly condemned: ReadonlySet<string>;
+  /** The records of damage whose places were left out. */
+  readonly damage: ReadonlySet<string>;
   /** Packs that transfers of this process have added and that no segment names yet, in hexadecimal. */
   readonly unwritten: Set<string>;
 };
@@ -83,6 +85,7 @@ function empty(session: Session, listing: readonly ObjectHead[]): Loaded {
     index: createChunkIndex({ chunksExpected }),
     names: new Set(),
     condemned: new Set(session.condemned.names),
+    damage: new Set(session.damage.recordNames),
     unwritten: new Set(),
   };
 }
@@ -101,6 +104,8 @@ async function staleReason(
   if (gone !== undefined) return `${gone} was replaced`;
   const condemned = session.condemned.names.find((name) => !loaded.condemned.has(name));
   if (condemned !== undefined) return `${condemned} is new`;
+  const damage = session.damage.recordNames.find((name) => !loaded.damage.has(name));
+  if (damage !== undefined) return `damage was found (${damage})`;
   const writers = new Set([...loaded.unwritten].map(sessionOfId));
   writers.delete(session.sessionId);
   const sessionIds = [...writers];
@@ -126,6 +131,7 @@ async function addObjects(
         key,
         (pack, id, offset, storedLength) => {
           if (condemned.size > 0 && condemned.has(toHex(pack.packId))) return;
+          if (session.damage.places.has(pack.packId, offset)) return;
           index.addOne(pack, id, offset, storedLength);
         },
         { signal },

@@ -13,6 +13,7 @@ import {
 import { toHex } from "@holdfast/shared/repository/format/bytes";
 import { type ChunkPlace, createChunkFinder } from "@holdfast/shared/repository/index/chunk-index";
 import { identityKey } from "@holdfast/shared/repository/keys/secrets";
+import { createDamagedPlaces } from "@holdfast/shared/repository/pack/damage";
 import {
   checkSealedPack,
   createPackBuilder,
@@ -60,6 +61,7 @@ export function createLeafEngine(
   // Memory of packs that were uploaded, for the next ones. None is ever dropped: there are as many as were on their way at once.
   const spare: SharedArrayBuffer[] = [];
   let packBytesNew = 0;
+  const damaged = createDamagedPlaces(setup.damaged);
   const cutter = createCutter(cutRule(secrets, settings), addChunk);
 
   function addChunk(offset: number, bytes: Uint8Array): void {
@@ -83,11 +85,12 @@ export function createLeafEngine(
 
   function findUsable(id: Uint8Array): ChunkPlace | undefined {
     const place = findIndexed?.(id);
-    return place === undefined || isCondemned(place.packId) ? undefined : place;
+    return place === undefined || isForbidden(place) ? undefined : place;
   }
 
-  function isCondemned(packId: Uint8Array): boolean {
-    return setup.condemned.size > 0 && setup.condemned.has(toHex(packId));
+  function isForbidden({ packId, offset }: ChunkPlace): boolean {
+    if (setup.condemned.size > 0 && setup.condemned.has(toHex(packId))) return true;
+    return damaged.has(packId, offset);
   }
 
   function store(key: string, id: Uint8Array, bytes: Uint8Array): ChunkPlace {
@@ -137,7 +140,7 @@ export function createLeafEngine(
       let position = 0;
       for (const entry of leafEntries(decodeLeaf(message.previous))) {
         const place = { ...entry.pack, offset: entry.packOffset, storedLength: entry.storedLength };
-        if (!isCondemned(entry.pack.packId)) {
+        if (!isForbidden(place)) {
           previous.set(Buffer.from(entry.id).toString("latin1"), place);
         }
         if (kept.has(position)) {

@@ -2,6 +2,7 @@ import type { FailureRecord } from "@holdfast/shared/domain/failure";
 import type { RepositorySettings } from "@holdfast/shared/repository/format/settings";
 import type { SharedChunkIndex } from "@holdfast/shared/repository/index/chunk-index";
 import type { RepositorySecrets } from "@holdfast/shared/repository/keys/secrets";
+import type { DamagedPlaces } from "@holdfast/shared/repository/pack/damage";
 import type { PackRecords } from "@holdfast/shared/repository/pack/pack";
 
 /**
@@ -16,6 +17,8 @@ export type EngineSetup = {
   readonly sessionId: Uint8Array;
   /** Packs in hexadecimal whose chunks are not to be found: they are about to be removed. */
   readonly condemned: ReadonlySet<string>;
+  /** Places that are known to be lost: what was there is stored again. */
+  readonly damaged: DamagedPlaces["packs"];
   /** Open every sealed pack again before it is uploaded. */
   readonly checkSealed: boolean;
 };

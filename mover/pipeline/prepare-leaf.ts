@@ -3,12 +3,15 @@ import { isFailure } from "@holdfast/shared/domain/failure";
 import type { Logger } from "@holdfast/shared/ports/logger";
 import type { DiskRecord } from "@holdfast/shared/repository/extent-map/disk-record";
 import { leafRange } from "@holdfast/shared/repository/extent-map/disk-records";
+import { type Leaf, leafEntries } from "@holdfast/shared/repository/extent-map/leaf";
 import {
   createLeafStore,
   type LoadedLeaf,
 } from "@holdfast/shared/repository/extent-map/leaf-store";
 import type { LeafRef } from "@holdfast/shared/repository/extent-map/leaf-table";
 import { toHex } from "@holdfast/shared/repository/format/bytes";
+import { blockBytes } from "@holdfast/shared/repository/format/settings";
+import type { DamagedPlaces } from "@holdfast/shared/repository/pack/damage";
 import type { Repository } from "@holdfast/shared/repository/repository";
 import type { Session } from "@holdfast/shared/repository/session/sessions";
 import {
@@ -53,11 +56,18 @@ export function createPrepareLeaf(o: {
   const condemned = o.session.condemned.packs;
   const leafStore = createLeafStore(repository);
 
-  /** Undefined also for a leaf that is about to lose packs which it needs: its range is read. */
+  const damaged = o.session.damage.places;
+
+  /** Undefined also for a leaf that is lost, or about to lose packs which it needs: its range is read. */
   function previousRef(index: number): LeafRef | "hole" | undefined {
     if (previous === undefined || index >= previous.leaves.count) return undefined;
     const ref = previous.leaves.get(index);
-    if (ref === undefined || ref === "hole" || condemned.size === 0) return ref;
+    if (ref === undefined || ref === "hole") return ref;
+    const isLost = [ref.offset, ref.offset + ref.summaryStored].some((offset) =>
+      damaged.has(ref.packId, offset),
+    );
+    if (isLost) return undefined;
+    if (condemned.size === 0) return ref;
     const isDoomed = [ref, ...ref.packs].some(({ packId }) => condemned.has(toHex(packId)));
     return isDoomed ? undefined : ref;
   }
@@ -78,6 +88,8 @@ export function createPrepareLeaf(o: {
   return async (leaf, signal) => {
     const { states, index, offset, lengthBytes } = leaf;
     const ref = previousRef(index);
+    const suspect = hasDamage(ref, damaged) ? await loadPrevious(index, signal) : undefined;
+    if (suspect !== undefined) readDamaged(leaf, suspect.leaf, damaged);
     const hasSameRange =
       previous !== undefined &&
       ref !== undefined &&
@@ -94,7 +106,7 @@ export function createPrepareLeaf(o: {
     if (settled !== undefined && samples === undefined) {
       return { ...common, reads: [], checks: [], previous: undefined };
     }
-    const loaded = await loadPrevious(index, signal);
+    const loaded = suspect ?? (await loadPrevious(index, signal));
     if (loaded === undefined && ref !== "hole" && states.includes(blockStates.unchanged)) {
       const all = Uint8Array.from(states, (state) =>
         state === blockStates.unchanged ? blockStates.data : state,
@@ -116,6 +128,22 @@ export function createPrepareLeaf(o: {
           : { summary: loaded.summary, entries: loaded.entries, kept },
     };
   };
+}
+
+function hasDamage(ref: LeafRef | "hole" | undefined, damaged: DamagedPlaces): boolean {
+  if (ref === undefined || ref === "hole" || damaged.packs.size === 0) return false;
+  return ref.packs.some(({ packId }) => damaged.packs.has(toHex(packId)));
+}
+
+/** What did not change but is lost is read again, as if it had. */
+function readDamaged({ states }: LeafExtents, previous: Leaf, damaged: DamagedPlaces): void {
+  for (const { offset, length, pack, packOffset } of leafEntries(previous)) {
+    if (!damaged.has(pack.packId, packOffset)) continue;
+    const last = Math.min(Math.ceil((offset + length) / blockBytes), states.length);
+    for (let block = Math.floor(offset / blockBytes); block < last; block += 1) {
+      if (states[block] === blockStates.unchanged) states[block] = blockStates.data;
+    }
+  }
 }
 
 /** Damaged, gone, or sealed with a key that was not opened, as against a store that doesn't answer now. */

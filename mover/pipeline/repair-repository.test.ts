@@ -1,4 +1,5 @@
 import type { RepairReport } from "@holdfast/shared/contracts/standalone";
+import type { Extent } from "@holdfast/shared/domain/extent";
 import { isFailure } from "@holdfast/shared/domain/failure";
 import { silentLogger } from "@holdfast/shared/ports/logger";
 import type { ObjectStore } from "@holdfast/shared/ports/object-store";
@@ -38,13 +39,18 @@ async function save(
   repository: Repository,
   disk: Uint8Array,
   number: number,
-  o: { readonly deduplicated?: boolean; readonly previous?: string } = {},
+  o: {
+    readonly deduplicated?: boolean;
+    readonly previous?: string;
+    /** What the source says that changed since. */
+    readonly extents?: readonly Extent[];
+  } = {},
 ): Promise<Stored> {
   const session = await beginSession(repository);
   const loader = createChunkIndexLoader(repository, { logger: silentLogger });
   const index = o.deduplicated === true ? await loader.load(session, signal) : {};
   const previous = o.previous === undefined ? {} : { previous: o.previous };
-  const reader = createMemoryReader(disk);
+  const reader = createMemoryReader(disk, o.extents === undefined ? {} : { extents: o.extents });
   const { recordKey } = await transfer(repository, reader, { session, ...index, ...previous });
   const pointId = `point-${number}`;
   const point = newPoint(recordKey, { pointId, jobId: `job-${number}`, vmKey: `vm-${number}` });
@@ -186,34 +192,47 @@ test("a lost leaf is found where another disk has the same", async () => {
   await restores(repository, second, disk);
 });
 
-test("what is found nowhere is marked as lost, stored again by the next backup, and then found for older points", async () => {
-  const store = createMemoryObjectStore();
-  const repository = await createTestRepository(store);
-  const first = await save(repository, disk, 1);
-  const entries = await entriesOf(repository, first.recordKey);
-  const [, entry] = entries;
-  if (entry === undefined) throw new Error("there are two chunks");
-  const pack = packName(entry.pack.packId);
-  await replace(store, pack, flip(await store.get(pack), entry.packOffset));
-  const report = await repair(repository);
-  expect(report).toMatchObject({ recordsBad: 1, recordsFound: 0, relocations: [] });
-  const ranges = [{ offset: entry.offset, length: entry.length }];
-  expect(report.damagedPoints).toMatchObject([{ pointId: "point-1", disks: [{ ranges }] }]);
-  const known = await readKnownDamage(repository);
-  expect(known.places.has(entry.pack.packId, entry.packOffset)).toBe(true);
-  expect([...known.points.keys()]).toEqual([first.rootKey]);
+test.each([
+  ["a full read", undefined],
+  [
+    "an incremental that hears of no change",
+    [{ offset: 0, length: 2 * leafBytes + 7000, kind: "unchanged" }],
+  ],
+] as const)(
+  "what is found nowhere is marked as lost, stored again by %s, and then found for older points",
+  async (_how, extents) => {
+    const store = createMemoryObjectStore();
+    const repository = await createTestRepository(store);
+    const first = await save(repository, disk, 1);
+    const entries = await entriesOf(repository, first.recordKey);
+    const [, entry] = entries;
+    if (entry === undefined) throw new Error("there are two chunks");
+    const pack = packName(entry.pack.packId);
+    await replace(store, pack, flip(await store.get(pack), entry.packOffset));
+    const report = await repair(repository);
+    expect(report).toMatchObject({ recordsBad: 1, recordsFound: 0, relocations: [] });
+    const ranges = [{ offset: entry.offset, length: entry.length }];
+    expect(report.damagedPoints).toMatchObject([{ pointId: "point-1", disks: [{ ranges }] }]);
+    const known = await readKnownDamage(repository);
+    expect(known.places.has(entry.pack.packId, entry.packOffset)).toBe(true);
+    expect([...known.points.keys()]).toEqual([first.rootKey]);
 
-  // By the previous point's leaves as well as by the index it could be taken over.
-  const second = await save(repository, disk, 2, {
-    deduplicated: true,
-    previous: first.recordKey,
-  });
-  await restores(repository, second, disk);
-  const healed = await repair(repository);
-  expect(healed.healedPoints.map(({ pointId }) => pointId)).toEqual(["point-1"]);
-  await restores(repository, first, disk);
-  expect(told(await verifyAndNote(repository))).toEqual([]);
-});
+    // By the previous point's leaves as well as by the index it could be taken over.
+    const second = await save(repository, disk, 2, {
+      deduplicated: true,
+      previous: first.recordKey,
+      ...(extents === undefined ? {} : { extents }),
+    });
+    await restores(repository, second, disk);
+    // All else is still deduplicated.
+    const { stats } = await repository.readDiskRecord(second.recordKey);
+    expect(stats.bytesNew).toBeLessThan(entry.length + smallSettings.chunkBytesMax);
+    const healed = await repair(repository);
+    expect(healed.healedPoints.map(({ pointId }) => pointId)).toEqual(["point-1"]);
+    await restores(repository, first, disk);
+    expect(told(await verifyAndNote(repository))).toEqual([]);
+  },
+);
 
 test("a damaged point is restored but for exactly what is lost, when that is asked for", async () => {
   const store = createMemoryObjectStore();

@@ -176,6 +176,7 @@ function startExecutors(
     index: o.index?.shared,
     sessionId: Buffer.from(o.session.sessionId, "hex"),
     condemned: packs.union(compacting),
+    damaged: o.session.damage.places.packs,
     checkSealed,
   };
   return Array.from({ length: transfer.executors }, () => {

@@ -6,6 +6,7 @@ import type { CallOptions, ObjectStore } from "../../ports/object-store.ts";
 import type { RandomBytes } from "../../ports/random.ts";
 import { toHex } from "../format/bytes.ts";
 import { type NewObjects, namedBy, type RepositoryObjects } from "../objects.ts";
+import { type KnownDamage, readKnownDamage } from "../pack/damage.ts";
 import type { Condemned, CondemnedLists } from "./condemned.ts";
 import {
   decodeEnd,
@@ -41,11 +42,17 @@ export interface Sessions {
    * session has ended or was fenced.
    */
   begin(o: BeginSession, options?: CallOptions): Promise<Session>;
-  /** Fails with `session.ended` when it was never begun, has ended or was fenced. */
-  resume(sessionId: string, options?: CallOptions): Promise<Session>;
+  /**
+   * Fails with `session.ended` when it was never begun, has ended or was fenced. With `alsoCommitted`, one that has ended with a point is given,
+   * too: for repeating the commit, whose answer may have been lost.
+   */
+  resume(
+    sessionId: string,
+    options?: CallOptions & { readonly alsoCommitted?: boolean },
+  ): Promise<Session>;
   /** All sessions, or those of these ids, from names alone. */
   list(options?: ListSessionsOptions): Promise<SessionStates>;
-  /** Whether a session may build on this root: it is a point, which is looked up now, and is not condemned. */
+  /** Whether a session may build on this root: it is there, is a point, and is not condemned; which is looked up now. */
   isUsablePoint(session: Session, rootKey: string, options?: CallOptions): Promise<boolean>;
   /** What a start says. Fails with `object.corrupt`, `object.not-found`. */
   readStart(startName: string, options?: CallOptions): Promise<SessionStart>;
@@ -73,6 +80,8 @@ export type Session = {
   readonly sessionId: string;
   /** What may not be used; as it was when the session began or was resumed. */
   readonly condemned: Condemned;
+  /** What is known to be lost and so is stored again; as it was then, too. */
+  readonly damage: KnownDamage;
   /** 16 bytes, the session's 8 first: for pack ids and names. */
   readonly newId: () => Uint8Array;
   readonly newRootName: (prefix: string) => string;
@@ -176,12 +185,14 @@ export function createSessions(parts: Parts): Sessions {
   /** Reads what is condemned only now: after the session is there for every collector to see. */
   async function open(sessionId: string, options?: CallOptions): Promise<Session> {
     const forbidden = await condemned.load(options);
+    const damage = await readKnownDamage(parts, options);
     const prefix = Buffer.from(sessionId, "hex");
     const newId = (): Uint8Array => Buffer.concat([prefix, parts.random(8)]);
     let rootTried = false;
     return {
       sessionId,
       condemned: forbidden,
+      damage,
       newId,
       newRootName: (start) => {
         rootTried = true;
@@ -190,15 +201,20 @@ export function createSessions(parts: Parts): Sessions {
       objects: namedBy(objects, newId),
       renew: async (its) => {
         await put(sessionId, "renew-", encodeMark(), its);
-        refuseEnded(await look(sessionId, its));
+        const state = await look(sessionId, its);
+        // A renewal meets a commit that is done but has not been answered yet: nothing is lost, so nothing is to be stopped.
+        if (state.ends.size === 0 || state.endNones.length > 0) refuseEnded(state);
       },
       commit: async (rootKey, its) => {
         const root = sessionOfRoot(rootKey);
         assert(root?.sessionId === sessionId, `${rootKey} is not of session ${sessionId}`);
         const state = await look(sessionId, its);
         if (isCommitted(rootKey, new Map([[sessionId, state]]))) return;
-        // Before it is told that there is no point: else a collector could still make the root one.
-        if (isOpen(state) && state.fences.length > 0) await putEndNone(sessionId, its);
+        // Before it is told that there is no point: else a collector could still make the root one. Also where the start is missing: a
+        // listing may be of another time.
+        const hasEnded = state.ends.size > 0 || state.endNones.length > 0;
+        const isFenced = state.fences.length > 0 || state.starts.length === 0;
+        if (isFenced && !hasEnded) await putEndNone(sessionId, its);
         refuseEnded(state);
         await putEnd(rootKey, its);
       },
@@ -254,16 +270,20 @@ export function createSessions(parts: Parts): Sessions {
 
   return {
     begin,
-    resume: async (sessionId, options) => {
+    resume: async (sessionId, { alsoCommitted = false, ...options } = {}) => {
       refuseInvalid(sessionId);
-      refuseEnded(await look(sessionId, options));
+      const state = await look(sessionId, options);
+      const isCommittedOne =
+        state.starts.length > 0 && state.ends.size > 0 && state.endNones.length === 0;
+      if (!(alsoCommitted && isCommittedOne)) refuseEnded(state);
       return open(sessionId, options);
     },
     list,
     isUsablePoint: async (session, rootKey, options) => {
       const its = sessionOfRoot(rootKey);
       if (its === undefined || session.condemned.roots.has(rootKey)) return false;
-      return isCommitted(rootKey, await list({ ...options, sessionIds: [its.sessionId] }));
+      const states = await list({ ...options, sessionIds: [its.sessionId] });
+      return isCommitted(rootKey, states) && (await store.head(rootKey, options)) !== undefined;
     },
     readStart: async (name, options) =>
       decodeStart(await objects.get(name, "session", options), name),
