@@ -29,14 +29,16 @@ export async function beginJobSession(
   return session;
 }
 
-/** The same session in a later stage. Fails with `session.ended`. */
+/** The same session in a later stage. Fails with `session.ended`; `alsoCommitted`: but not when an earlier attempt has made the point. */
 export async function resumeJobSession(
   context: StageContext,
   job: BackupJob,
   repository: Repository,
+  { alsoCommitted = false } = {},
 ): Promise<Session> {
   const session = await repository.sessions.resume(repositorySessionId(job), {
     signal: context.signal,
+    alsoCommitted,
   });
   renewMeanwhile(context, session);
   return session;

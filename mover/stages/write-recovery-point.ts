@@ -48,7 +48,7 @@ export async function writeRecoveryPoint(
     warnings,
   };
   const { repository } = await context.openRepository(job.repositoryId);
-  const own = await resumeJobSession(context, job, repository);
+  const own = await resumeJobSession(context, job, repository, { alsoCommitted: true });
   const { rootKey } = await repository.writePoint(
     own,
     {
