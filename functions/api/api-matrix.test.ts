@@ -73,8 +73,13 @@ describe("matrix: every route", () => {
 
     if (route.path.includes("{id}") && name !== "changePolicy") {
       test(`${name}: an unknown id is 404`, async () => {
+        const request = route.body === undefined ? {} : { body: {} };
         for (const id of ["none", "..%2F..%2Fetc", "%00", "VM%23x", "a%20b"]) {
-          const { status, json } = await call(route.method, route.path.replace("{id}", id));
+          const { status, json } = await call(
+            route.method,
+            route.path.replace("{id}", id),
+            request,
+          );
           expect(status).toBe(404);
           expect(json.code).toBe("not-found");
         }
@@ -90,6 +95,8 @@ describe("matrix: every route", () => {
     ["changePolicy", { repositoryId: "main", selection: { namePattern: "*" } }],
     ["startBackup", { vm: "web", full: false, policyId: "p", repositoryId: "r", options: {} }],
     ["startRestore", { pointId: "pt", mode: "new", start: false, name: "x" }],
+    ["limitRepository", { readBytesPerSecond: 1, writeBytesPerSecond: 2, requestsPerSecond: 3 }],
+    ["limitProvider", { readBytesPerSecond: 1, writeBytesPerSecond: 2, requestsPerSecond: 3 }],
   ];
   for (const [name, body] of bodies) {
     test(`${name}: each field of a wrong type is refused, and named`, async () => {

@@ -28,6 +28,8 @@ export function inventoryOperations(
   | "getVm"
   | "addRepository"
   | "listRepositories"
+  | "limitProvider"
+  | "limitRepository"
 > {
   const { catalog, clock } = services;
   const now = () => new Date(clock.now()).toISOString();
@@ -142,6 +144,10 @@ export function inventoryOperations(
       );
       return repositoryView(repository);
     },
+
+    limitProvider: async ({ id, body }) => providerView(await catalog.limitProvider(id, body)),
+    limitRepository: async ({ id, body }) =>
+      repositoryView(await catalog.limitRepository(id, body)),
 
     listRepositories: async () => ({
       items: (await catalog.listRepositories()).map(repositoryView),

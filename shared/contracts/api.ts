@@ -8,6 +8,7 @@ import {
   Policy,
   Provider,
   ProviderSettings,
+  RateLimits,
   RecoveryPoint,
   Repository,
   RestoreOptionsItem,
@@ -217,6 +218,15 @@ export const routes = {
     status: 204,
     query: z.strictObject({ force: QueryFlag.optional() }),
   },
+  limitProvider: {
+    method: "PUT",
+    path: "/v1/providers/{id}/limits",
+    summary:
+      "Replace the limits of traffic with a provider's disks; running jobs follow within seconds",
+    status: 200,
+    body: RateLimits,
+    response: ProviderView,
+  },
   testProvider: {
     method: "POST",
     path: "/v1/providers/{id}/test",
@@ -371,6 +381,15 @@ export const routes = {
     summary: "List repositories",
     status: 200,
     response: listOf(RepositoryView),
+  },
+  limitRepository: {
+    method: "PUT",
+    path: "/v1/repositories/{id}/limits",
+    summary:
+      "Replace the limits of traffic with a repository's storage; running jobs follow within seconds",
+    status: 200,
+    body: RateLimits,
+    response: RepositoryView,
   },
 } as const satisfies Record<string, Route>;
 

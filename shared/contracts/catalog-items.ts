@@ -26,6 +26,23 @@ export type LibvirtSettings = z.infer<typeof LibvirtSettings>;
 export const ProviderSettings = z.discriminatedUnion("kind", [LibvirtSettings]);
 export type ProviderSettings = z.infer<typeof ProviderSettings>;
 
+const LimitPerSecond = z
+  .int()
+  .min(0)
+  .max(2 ** 50)
+  .optional();
+
+/**
+ * How much may pass a second, for each mover; absent is no limit, and 0 lets nothing pass. Of a repository: bytes out of
+ * its storage (`read`) and into it (`write`), and calls. Of a provider: bytes out of and into its disks, and reads and writes.
+ */
+export const RateLimits = z.strictObject({
+  readBytesPerSecond: LimitPerSecond,
+  writeBytesPerSecond: LimitPerSecond,
+  requestsPerSecond: LimitPerSecond,
+});
+export type RateLimits = z.infer<typeof RateLimits>;
+
 export const Provider = z.strictObject({
   providerId: z.string(),
   siteId: z.string(),
@@ -35,6 +52,7 @@ export const Provider = z.strictObject({
   createdAt: z.string(),
   lastSyncAt: z.string().optional(),
   lastSyncError: z.string().optional(),
+  limits: RateLimits.optional(),
 });
 export type Provider = z.infer<typeof Provider>;
 
@@ -44,6 +62,7 @@ export const Repository = z.strictObject({
   /** Name of the SSM parameter with the passphrase. */
   passphraseParameter: z.string(),
   createdAt: z.string(),
+  limits: RateLimits.optional(),
 });
 export type Repository = z.infer<typeof Repository>;
 
@@ -176,6 +195,8 @@ export const BackupJob = z.strictObject({
   options: BackupOptions,
   /** Set by Begin: the anchor and point that this job builds on. */
   previous: z.strictObject({ pointId: z.string(), anchor: ChangeAnchorItem.optional() }).optional(),
+  /** Set by Begin: the session in the repository that all stages of this job write in. */
+  repositorySessionId: z.string().optional(),
   pointId: z.string().optional(),
 });
 export type BackupJob = z.infer<typeof BackupJob>;
@@ -195,8 +216,6 @@ export const RestoreJob = z.strictObject({
 export type RestoreJob = z.infer<typeof RestoreJob>;
 
 export const ProviderFindingItem = z.strictObject({
-  /** Set by Begin: the session in the repository that all stages of this job write in. */
-  repositorySessionId: z.string().optional(),
   check: z.string(),
   state: z.enum(["ok", "warning", "failed"]),
   message: z.string(),

@@ -7,6 +7,7 @@ import type {
   Mover,
   Policy,
   Provider,
+  RateLimits,
   RecoveryPoint,
   Repository,
   TaskRecord,
@@ -34,6 +35,10 @@ export interface Catalog {
   putRepository(repository: Repository, options?: { readonly create: boolean }): Promise<void>;
   getRepository(repositoryId: string): Promise<Repository>;
   listRepositories(): Promise<readonly Repository[]>;
+
+  /** Replaces the limits and nothing else, and returns the item. */
+  limitProvider(providerId: string, limits: RateLimits): Promise<Provider>;
+  limitRepository(repositoryId: string, limits: RateLimits): Promise<Repository>;
 
   /** Creates or updates the VM with this provider and external id; keeps fence, lock and head. Returns its id. */
   upsertVm(providerId: string, item: InventoryItem, seenAt: string): Promise<string>;
@@ -118,12 +123,12 @@ export type JobChange = {
   readonly failure?: Job["failure"];
   readonly warnings?: readonly string[];
   readonly previous?: BackupJob["previous"];
+  readonly repositorySessionId?: string;
   readonly pointId?: string;
   readonly restored?: {
     readonly externalId: string;
     readonly name: string;
     readonly started: boolean;
-  readonly repositorySessionId?: string;
   };
   readonly findings?: readonly Record<string, unknown>[];
   readonly vmsSeen?: number;

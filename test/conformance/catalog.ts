@@ -90,6 +90,27 @@ export function describeCatalog(harness: CatalogHarness): void {
         await failsWith("not-found", catalog.removeProvider("p-leave"));
       });
 
+      test("limits are replaced, and nothing else is", async () => {
+        const provider = aProvider({ providerId: "p-limits" });
+        await catalog.putProvider(provider, { create: true });
+        await catalog.recordSync("p-limits", { at: "t1" });
+        const limits = { readBytesPerSecond: 1024, requestsPerSecond: 0 };
+        const limited = await catalog.limitProvider("p-limits", limits);
+        expect(limited).toEqual({ ...provider, lastSyncAt: "t1", limits });
+        await catalog.recordSync("p-limits", { at: "t2" });
+        expect(await catalog.getProvider("p-limits")).toMatchObject({ lastSyncAt: "t2", limits });
+        await catalog.limitProvider("p-limits", {});
+        expect((await catalog.getProvider("p-limits")).limits).toEqual({});
+        await failsWith("not-found", catalog.limitProvider("p-none", limits));
+
+        await catalog.putRepository(aRepository({ repositoryId: "r-limits" }), { create: true });
+        await catalog.limitRepository("r-limits", { writeBytesPerSecond: 5 });
+        expect(await catalog.getRepository("r-limits")).toEqual(
+          aRepository({ repositoryId: "r-limits", limits: { writeBytesPerSecond: 5 } }),
+        );
+        await failsWith("not-found", catalog.limitRepository("r-none", limits));
+      });
+
       test("repositories and policies come back, are replaced and removed", async () => {
         await catalog.putRepository(aRepository({ repositoryId: "r-1" }), { create: true });
         await failsWith(
@@ -99,7 +120,9 @@ export function describeCatalog(harness: CatalogHarness): void {
           }),
         );
         expect(await catalog.getRepository("r-1")).toEqual(aRepository({ repositoryId: "r-1" }));
-        expect(await catalog.listRepositories()).toHaveLength(1);
+        expect(await catalog.listRepositories()).toContainEqual(
+          aRepository({ repositoryId: "r-1" }),
+        );
         await failsWith("not-found", catalog.getRepository("r-none"));
 
         await catalog.putPolicy(aPolicy({ policyId: "a" }), { create: true });

@@ -7,6 +7,8 @@ import { createDirectoryObjectStore } from "@holdfast/shared/storage/directory/d
 import { createMemoryObjectStore } from "@holdfast/shared/storage/memory/memory-object-store";
 import { createS3Client } from "@holdfast/shared/storage/s3/s3-client";
 import { createS3ObjectStore } from "@holdfast/shared/storage/s3/s3-object-store";
+import { createThrottle } from "@holdfast/shared/storage/throttle";
+import { throttled } from "@holdfast/shared/storage/throttled";
 import { withRetries } from "@holdfast/shared/storage/with-retries";
 import {
   describeObjectStore,
@@ -18,6 +20,8 @@ import { startS3Server } from "./object-store-s3-server.ts";
 const harnesses: readonly ObjectStoreHarness[] = [
   { name: "memory", open: openMemory },
   { name: "memory, retried", open: () => retried(openMemory()) },
+  { name: "memory, throttled", open: () => limited(openMemory()) },
+  { name: "memory with locks, throttled", open: () => limited(openLockedMemory()), nowMs: () => 0 },
   { name: "memory with locks", open: openLockedMemory, nowMs: () => 0 },
   { name: "memory with locks, retried", open: () => retried(openLockedMemory()), nowMs: () => 0 },
   { name: "directory", open: () => openDirectory({ hardLinks: true }) },
@@ -65,6 +69,25 @@ async function openS3(
       await server[Symbol.asyncDispose]();
     },
   };
+}
+
+/** On a clock that jumps, so that limits bind and nobody waits. */
+async function limited(opening: Promise<OpenedObjectStore>): Promise<OpenedObjectStore> {
+  const { store, close } = await opening;
+  let now = 0;
+  const clock: Clock = {
+    now: () => now,
+    sleep: async (delayMs) => {
+      now += delayMs;
+    },
+  };
+  const limit = (what: string) => [createThrottle({ clock, what, rate: 1000 })];
+  const throttles = {
+    upload: limit("upload"),
+    download: limit("download"),
+    requests: limit("requests"),
+  };
+  return { store: throttled(store, throttles), close };
 }
 
 async function retried(opening: Promise<OpenedObjectStore>): Promise<OpenedObjectStore> {

@@ -15,6 +15,8 @@ type Entities = Pick<
   | "putRepository"
   | "getRepository"
   | "listRepositories"
+  | "limitProvider"
+  | "limitRepository"
   | "putPolicy"
   | "getPolicy"
   | "listPolicies"
@@ -46,6 +48,8 @@ export function createEntities(table: Table): Entities {
       putEntity(repositories, repository.repositoryId, repository, options),
     getRepository: repositories.get,
     listRepositories: repositories.list,
+    limitProvider: (providerId, limits) => providers.set(providerId, { limits }),
+    limitRepository: (repositoryId, limits) => repositories.set(repositoryId, { limits }),
 
     putPolicy: (policy, options) => putEntity(policies, policy.policyId, policy, options),
     getPolicy: policies.get,
@@ -95,6 +99,11 @@ function collection<Entity extends Item>(table: Table, kind: string, schema: z.Z
     async replace(id: string, entity: Entity): Promise<void> {
       if (await table.put({ ...entity, ...key(id) }, present)) return;
       throw notFound(kind, id);
+    },
+    async set(id: string, change: Item): Promise<Entity> {
+      const after = await table.update(key(id), { set: change, ...present });
+      if (after === undefined) throw notFound(kind, id);
+      return parseItem(schema, after, `${kind} ${id}`);
     },
     async remove(id: string): Promise<void> {
       // Looked up first: a conditional removal could not tell "never there" from "removed by my first, unanswered try".
