@@ -103,6 +103,14 @@ test("a reader written from the format's document restores a disk", async () => 
   const { rootKey } = await writePoint(repository, newPoint(recordKey));
 
   const { sealedObject, record, named, settings } = await openReader(store, passphrase);
+  const signed: string[] = [];
+  for await (const { key: name } of store.list(`sessions/${rootKey.slice(-32, -16)}/`)) {
+    const mac = b3(named("name"), utf8(name.slice(0, -32))).subarray(0, 16);
+    if (mac.toString("hex") === name.slice(-32)) signed.push(name.slice(26, -48));
+  }
+  expect(signed).toContain("start-");
+  expect(signed).toContain(`end-${rootKey.slice(-16)}-`);
+  expect(signed).not.toContain("end-none-");
   const root = JSON.parse((await sealedObject(rootKey)).toString("utf8"));
   expect(JSON.parse((await sealedObject(root.metadataKey)).toString("utf8"))).toMatchObject({
     providerKind: "libvirt",
