@@ -16,7 +16,10 @@ import { systemRandom as random } from "@holdfast/shared/ports/random";
 import { openRepositoryAt } from "./open-repository-at.ts";
 import { backUpImage } from "./standalone/back-up-image.ts";
 import { listImagePoints, readMetadata } from "./standalone/describe-points.ts";
+import { doctor } from "./standalone/doctor.ts";
 import { initRepository } from "./standalone/init-repository.ts";
+import { extendLocks, holdPoint } from "./standalone/locks.ts";
+import { recover } from "./standalone/recover.ts";
 import { repair } from "./standalone/repair.ts";
 import { restoreImage } from "./standalone/restore-image.ts";
 import { serve } from "./standalone/serve.ts";
@@ -80,6 +83,14 @@ async function perform(request: ReturnType<typeof StandaloneRequest.parse>): Pro
       return await readMetadata(context, request);
     case "point-serve":
       return await serve(context, request);
+    case "repository-doctor":
+      return await doctor(context, request);
+    case "repository-recover":
+      return await recover(context, request);
+    case "repository-extend-locks":
+      return await extendLocks(context, request);
+    case "image-hold":
+      return await holdPoint(context, request);
     case "repository-verify":
       return await verify(context, request);
     case "repository-repair":

@@ -15,7 +15,34 @@ export const imageFormats = ["raw", "qcow2"] as const;
 const ImageFormat = z.enum(imageFormats);
 
 export const StandaloneRequest = z.discriminatedUnion("kind", [
-  z.strictObject({ kind: z.literal("repository-init"), ...Access }),
+  z.strictObject({
+    kind: z.literal("repository-init"),
+    ...Access,
+    /** What points need is locked by the store for so long; absent: not at all. */
+    lock: z
+      .strictObject({ mode: z.enum(["compliance", "governance"]), days: z.int().min(1).max(3650) })
+      .optional(),
+  }),
+  z.strictObject({ kind: z.literal("repository-doctor"), ...Access }),
+  z.strictObject({
+    kind: z.literal("repository-recover"),
+    /** No key is needed: what was put first counts, and who reads it authenticates it. */
+    url: Access.url,
+    dryRun: z.boolean().default(false),
+  }),
+  z.strictObject({
+    kind: z.literal("repository-extend-locks"),
+    ...Access,
+    /** Instead of the repository's own number of days. */
+    days: z.int().min(1).max(3650).optional(),
+    dryRun: z.boolean().default(false),
+  }),
+  z.strictObject({
+    kind: z.literal("image-hold"),
+    ...Access,
+    pointId: z.string().min(1).max(200),
+    isOn: z.boolean(),
+  }),
   z.strictObject({
     kind: z.literal("image-backup"),
     ...Access,
@@ -224,6 +251,35 @@ export type Serving = z.infer<typeof Serving>;
 export const RepairReport = z.object({
   isDryRun: z.boolean(),
   points: z.int(),
+/** What `repository doctor` found. `danger`: data can be lost, or cannot be read back. */
+export const DoctorReport = z.object({
+  url: z.string(),
+  /** Absent when the repository could not be opened. */
+  repositoryId: z.string().optional(),
+  findings: z.array(
+    z.object({
+      id: z.string(),
+      severity: z.enum(["danger", "warning", "note"]),
+      what: z.string(),
+      remedy: z.string(),
+    }),
+  ),
+});
+export type DoctorReport = z.infer<typeof DoctorReport>;
+
+/** Objects that Object Lock keeps for points. */
+export const LocksReport = z.object({
+  points: z.int(),
+  /** What the points need. */
+  objects: z.int(),
+  /** Whose retention was made longer, or would be. */
+  extended: z.int(),
+  /** ISO 8601: all of it is locked until then at least. */
+  until: z.string(),
+  seconds: z.number(),
+});
+export type LocksReport = z.infer<typeof LocksReport>;
+
   /** Chunks and parts of extent maps that points need and that are not where they should be. */
   recordsBad: z.int(),
   /** Of these: found elsewhere. */
@@ -264,6 +320,13 @@ export const standaloneResults = {
   }),
 } as const satisfies Record<StandaloneRequest["kind"], z.ZodType>;
 export type StandaloneResult<Kind extends StandaloneRequest["kind"]> = z.output<
+  "repository-doctor": DoctorReport,
+  "repository-recover": z.object({
+    hidden: z.array(z.object({ key: z.string(), why: z.enum(["overwritten", "deleted"]) })),
+    recovered: z.int(),
+  }),
+  "repository-extend-locks": LocksReport,
+  "image-hold": z.object({ pointId: z.string(), isOn: z.boolean(), objects: z.int() }),
   (typeof standaloneResults)[Kind]
 >;
 

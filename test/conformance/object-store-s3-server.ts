@@ -1,11 +1,12 @@
 import { createHash } from "node:crypto";
 import { createServer, type IncomingMessage, type ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
+import { createBucketVersions, type StoredVersion } from "./object-store-s3-versions.ts";
 
 /**
  * What goes wrong with one request. `applied` faults happen after the store did what it was asked.
  * `ignore-condition` stores over what is there; `frame` keeps transfer framing in the stored body; `flip` stores one
- * bit wrong and answers with the ETag of what it stored.
+ * bit wrong, `half` the first half only, and both answer with the ETag of what they stored; `not-found` does not see what is there.
  */
 export type S3Fault =
   | {
@@ -23,33 +24,44 @@ export type S3Fault =
   | { readonly kind: "ignore-condition" }
   | { readonly kind: "frame" }
   | { readonly kind: "flip" }
+  | { readonly kind: "half" }
+  | { readonly kind: "not-found" }
   | { readonly kind: "removal-error"; readonly key: string; readonly code: string };
 
 export type S3Call = {
-  readonly operation: "put" | "get" | "head" | "list" | "remove";
+  readonly operation: "put" | "get" | "head" | "list" | "remove" | "versions" | "lock" | "bucket";
   readonly key: string;
   readonly headers: IncomingMessage["headers"];
 };
 
-/** An S3 endpoint in memory with one bucket per name, whose every request can be made to fail. Speaks what the driver uses. */
+/** An S3 endpoint in memory with one bucket, whose every request can be made to fail. Speaks what the driver uses. */
 export type S3Server = AsyncDisposable & {
   readonly endpoint: string;
   readonly calls: readonly S3Call[];
-  readonly objects: ReadonlyMap<string, StoredObject>;
+  /** What a reader sees. */
+  readonly objects: ReadonlyMap<string, StoredVersion>;
+  /** What the bucket says about itself, by the name of the sub-resource: `versioning`, `object-lock`, `lifecycle`. */
+  readonly settings: Map<string, string>;
+  /** Of the store's clock, in milliseconds. */
+  clockOffsetMs: number;
   /** Asked for each request; undefined lets it pass. */
   onCall: (call: S3Call) => S3Fault | undefined;
 };
-type StoredObject = {
-  readonly bytes: Buffer;
-  readonly metadata: Readonly<Record<string, string>>;
-};
-
 /** Entries of one page of a listing: small, so that paging is always exercised. */
 const pageEntriesMax = 3;
 
-export async function startS3Server(): Promise<S3Server> {
-  const objects = new Map<string, StoredObject>();
+/** `objectLock`: the bucket keeps versions, and locks them where it is asked to. */
+export async function startS3Server(
+  options: { readonly objectLock?: boolean } = {},
+): Promise<S3Server> {
+  const { objectLock = false } = options;
+  const versions = createBucketVersions(() => objectLock);
   const calls: S3Call[] = [];
+  const settings = new Map<string, string>();
+  if (objectLock) {
+    settings.set("versioning", "<Status>Enabled</Status>");
+    settings.set("object-lock", "<ObjectLockEnabled>Enabled</ObjectLockEnabled>");
+  }
   const server = createServer((request, response) => {
     void serve(request, response).catch((error: unknown) => response.destroy(error as Error));
   });
@@ -66,6 +78,7 @@ export async function startS3Server(): Promise<S3Server> {
       headers: request.headers,
     };
     calls.push(call);
+    response.setHeader("date", new Date(Date.now() + self.clockOffsetMs).toUTCString());
     const fault = self.onCall(call);
     const applies = fault === undefined || !("applied" in fault) || fault.applied === true;
     if (fault?.kind === "status" || fault?.kind === "reset" || fault?.kind === "stall") {
@@ -95,11 +108,17 @@ export async function startS3Server(): Promise<S3Server> {
         return put(call, body, fault);
       case "get":
       case "head":
-        return get(call, fault);
+        return get(call, url.searchParams.get("versionId") ?? undefined, fault);
       case "list":
         return list(url);
+      case "versions":
+        return listVersions(url);
       case "remove":
         return remove(body, fault);
+      case "lock":
+        return lock(call, url, body);
+      case "bucket":
+        return describeBucket(url);
       default:
         return call.operation satisfies never;
     }
@@ -108,42 +127,57 @@ export async function startS3Server(): Promise<S3Server> {
   function put({ key, headers }: S3Call, body: Buffer, fault: S3Fault | undefined): Answer {
     if (fault?.kind === "ok-with-error-body")
       return { ...xmlError(200, "InternalError"), status: 200 };
+    const source = headers["x-amz-copy-source"];
+    if (source !== undefined) return copy(key, String(source));
     if (headers["content-md5"] !== createHash("md5").update(body).digest("base64"))
       return xmlError(400, "BadDigest");
+    const sum = headers["x-amz-checksum-crc32c"];
+    if (sum !== undefined) return xmlError(400, "BadDigest");
     if (
       headers["if-none-match"] === "*" &&
-      objects.has(key) &&
+      versions.find(key, undefined) !== undefined &&
       fault?.kind !== "ignore-condition"
     ) {
       return xmlError(412, "PreconditionFailed");
     }
+    const mode = headers["x-amz-object-lock-mode"];
+    if (mode !== undefined && !objectLock) return xmlError(400, "InvalidRequest");
+    const until = String(headers["x-amz-object-lock-retain-until-date"]);
     const metadata: Record<string, string> = {};
     for (const [name, value] of Object.entries(headers)) {
       if (name.startsWith("x-amz-meta-")) metadata[name] = String(value);
     }
     const kept = keptBytes(body, fault);
-    objects.set(key, { bytes: kept, metadata });
-    const digest = createHash("md5")
-      .update(fault?.kind === "flip" ? kept : body)
-      .digest("hex");
-    const etag = fault?.kind === "wrong-etag" ? "none-of-yours" : digest;
+    const lock = mode === undefined ? undefined : { mode: String(mode), until };
+    versions.put(key, { bytes: kept, metadata, lock });
+    const isHonest = fault?.kind === "flip" || fault?.kind === "half";
+    const etag = fault?.kind === "wrong-etag" ? "none-of-yours" : md5Of(isHonest ? kept : body);
     return { status: 200, headers: { etag: `"${etag}"` }, body: Buffer.alloc(0) };
   }
 
-  function get({ key, headers }: S3Call, fault: S3Fault | undefined): Answer {
-    const found = objects.get(key);
+  function copy(key: string, source: string): Answer {
+    const [, name = "", id] = /^[^/]+\/([^?]+)(?:\?versionId=(.*))?$/.exec(source) ?? [];
+    const found = versions.find(decodeURIComponent(name), id);
     if (found === undefined) return xmlError(404, "NoSuchKey");
-    const { bytes, metadata } = found;
+    versions.put(key, { bytes: found.bytes, metadata: found.metadata, lock: undefined });
+    return xml(200, `<CopyObjectResult><ETag>"${md5Of(found.bytes)}"</ETag></CopyObjectResult>`);
+  }
+
+  function get({ key, headers }: S3Call, id: string | undefined, fault?: S3Fault): Answer {
+    const found = versions.find(key, id);
+    if (found === undefined || fault?.kind === "not-found") return xmlError(404, "NoSuchKey");
+    const { bytes } = found;
+    const described = { ...found.metadata, ...lockHeaders(found), etag: `"${md5Of(bytes)}"` };
     const range = /^bytes=(\d+)-(\d+)$/.exec(headers.range ?? "");
     if (range === null || fault?.kind === "ignore-range") {
-      return { status: 200, headers: metadata, body: bytes };
+      return { status: 200, headers: described, body: bytes };
     }
     const [first, last] = [Number(range[1]), Math.min(Number(range[2]), bytes.length - 1)];
     if (first >= bytes.length) return xmlError(416, "InvalidRange");
     const contentRange = `bytes ${first}-${last}/${bytes.length}`;
     return {
       status: 206,
-      headers: { ...metadata, "content-range": contentRange },
+      headers: { ...described, "content-range": contentRange },
       body: bytes.subarray(first, last + 1),
     };
   }
@@ -151,11 +185,11 @@ export async function startS3Server(): Promise<S3Server> {
   function list(url: URL): Answer {
     const after = url.searchParams.get("continuation-token") ?? "";
     const prefix = url.searchParams.get("prefix") ?? "";
-    const keys = [...objects.keys()].filter((key) => key.startsWith(prefix) && key > after).sort();
+    const keys = [...self.objects.keys()].filter((key) => key.startsWith(prefix) && key > after);
     const page = keys.slice(0, pageEntriesMax);
     const entries = page.map(
       (key) =>
-        `<Contents><Key>${key}</Key><Size>${objects.get(key)?.bytes.length}</Size></Contents>`,
+        `<Contents><Key>${key}</Key><Size>${self.objects.get(key)?.bytes.length}</Size></Contents>`,
     );
     const more = keys.length > page.length;
     const next = more ? `<NextContinuationToken>${page.at(-1)}</NextContinuationToken>` : "";
@@ -165,16 +199,79 @@ export async function startS3Server(): Promise<S3Server> {
     );
   }
 
+  /** Pages end within a key's versions, too. */
+  function listVersions(url: URL): Answer {
+    const prefix = url.searchParams.get("prefix") ?? "";
+    const afterKey = url.searchParams.get("key-marker");
+    const afterId = url.searchParams.get("version-id-marker");
+    const all = versions
+      .keys()
+      .filter((key) => key.startsWith(prefix))
+      .flatMap((key) => versions.of(key).map((version, at) => ({ key, version, at })));
+    const last = all.findIndex(
+      ({ key, version }) => key === afterKey && version.versionId === afterId,
+    );
+    const rest = all.slice(last + 1);
+    const page = rest.slice(0, pageEntriesMax);
+    const entries = page.map(({ key, version, at }) => {
+      const name = version.isDeleteMarker ? "DeleteMarker" : "Version";
+      const { bytes, versionId } = version;
+      const about = version.isDeleteMarker
+        ? ""
+        : `<Size>${bytes.length}</Size><ETag>"${md5Of(bytes)}"</ETag>`;
+      const modified = new Date(2_000_000_000_000 - at * 1000).toISOString();
+      return `<${name}><Key>${key}</Key><VersionId>${versionId}</VersionId><IsLatest>${at === 0}</IsLatest><LastModified>${modified}</LastModified>${about}</${name}>`;
+    });
+    const end = page.at(-1);
+    const next =
+      rest.length > page.length && end !== undefined
+        ? `<IsTruncated>true</IsTruncated><NextKeyMarker>${end.key}</NextKeyMarker><NextVersionIdMarker>${end.version.versionId}</NextVersionIdMarker>`
+        : "<IsTruncated>false</IsTruncated>";
+    return xml(200, `<ListVersionsResult>${next}${entries.join("")}</ListVersionsResult>`);
+  }
+
   function remove(body: Buffer, fault: S3Fault | undefined): Answer {
     const errors: string[] = [];
-    for (const [, key = ""] of body.toString().matchAll(/<Key>([^<]*)<\/Key>/g)) {
-      if (fault?.kind === "removal-error" && fault.key === key) {
-        errors.push(`<Error><Key>${key}</Key><Code>${fault.code}</Code></Error>`);
-      } else {
-        objects.delete(key);
-      }
+    for (const [, text = ""] of body.toString().matchAll(/<Object>(.*?)<\/Object>/g)) {
+      const key = tagIn(text, "Key") ?? "";
+      const id = tagIn(text, "VersionId");
+      const told = fault?.kind === "removal-error" && fault.key === key ? fault.code : undefined;
+      const code = told ?? (versions.remove(key, id) ? undefined : "AccessDenied");
+      if (code === undefined) continue;
+      const version = id === undefined ? "" : `<VersionId>${id}</VersionId>`;
+      errors.push(`<Error><Key>${key}</Key>${version}<Code>${code}</Code></Error>`);
     }
     return xml(200, `<DeleteResult>${errors.join("")}</DeleteResult>`);
+  }
+
+  function lock({ key }: S3Call, url: URL, body: Buffer): Answer {
+    const found = versions.find(key, url.searchParams.get("versionId") ?? undefined);
+    if (found === undefined) return xmlError(404, "NoSuchKey");
+    const text = body.toString();
+    if (url.searchParams.has("legal-hold")) {
+      found.legalHold = tagIn(text, "Status");
+      return xml(200, "");
+    }
+    const wanted = {
+      mode: tagIn(text, "Mode") ?? "",
+      until: tagIn(text, "RetainUntilDate") ?? "",
+    };
+    const now = found.lock;
+    const isWeaker =
+      now !== undefined &&
+      (Date.parse(wanted.until) < Date.parse(now.until) ||
+        (now.mode === "COMPLIANCE" && wanted.mode !== "COMPLIANCE"));
+    if (isWeaker) return xmlError(403, "AccessDenied");
+    found.lock = wanted;
+    return xml(200, "");
+  }
+
+  function describeBucket(url: URL): Answer {
+    const name = bucketResources.find((one) => url.searchParams.has(one)) ?? "";
+    const [root, missing] = bucketDocuments[name] ?? ["", ""];
+    const text = settings.get(name);
+    if (text === undefined && missing !== "") return xmlError(404, missing);
+    return xml(200, `<${root}>${text ?? ""}</${root}>`);
   }
 
   const self: S3Server = {
@@ -182,7 +279,16 @@ export async function startS3Server(): Promise<S3Server> {
       return `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
     },
     calls,
-    objects,
+    get objects() {
+      const seen = new Map<string, StoredVersion>();
+      for (const key of versions.keys()) {
+        const found = versions.find(key, undefined);
+        if (found !== undefined) seen.set(key, found);
+      }
+      return seen;
+    },
+    settings,
+    clockOffsetMs: 0,
     onCall: () => undefined,
     async [Symbol.asyncDispose]() {
       server.closeAllConnections();
@@ -193,6 +299,14 @@ export async function startS3Server(): Promise<S3Server> {
   return self;
 }
 
+/** Sub-resources of a bucket: the root of the answer, and what a bucket without it answers with 404. */
+const bucketDocuments: Readonly<Record<string, readonly [root: string, missing: string]>> = {
+  versioning: ["VersioningConfiguration", ""],
+  "object-lock": ["ObjectLockConfiguration", "ObjectLockConfigurationNotFoundError"],
+  lifecycle: ["LifecycleConfiguration", "NoSuchLifecycleConfiguration"],
+};
+const bucketResources = Object.keys(bucketDocuments);
+
 type Answer = {
   readonly status: number;
   readonly headers: Readonly<Record<string, string>>;
@@ -202,6 +316,7 @@ type Answer = {
 function keptBytes(body: Buffer, fault: S3Fault | undefined): Buffer {
   if (fault?.kind === "frame")
     return Buffer.concat([Buffer.from("1000;chunk-signature=0\r\n"), body]);
+  if (fault?.kind === "half") return body.subarray(0, body.length >>> 1);
   if (fault?.kind !== "flip") return body;
   const kept = Buffer.from(body);
   kept[0] = (kept[0] ?? 0) ^ 1;
@@ -209,6 +324,9 @@ function keptBytes(body: Buffer, fault: S3Fault | undefined): Buffer {
 }
 
 function operationOf(request: IncomingMessage, url: URL): S3Call["operation"] {
+  if (url.searchParams.has("retention") || url.searchParams.has("legal-hold")) return "lock";
+  if (bucketResources.some((name) => url.searchParams.has(name))) return "bucket";
+  if (url.searchParams.has("versions")) return "versions";
   if (request.method === "PUT") return "put";
   if (request.method === "HEAD") return "head";
   if (request.method === "POST" && url.searchParams.has("delete")) return "remove";
@@ -227,4 +345,22 @@ function xmlError(status: number, code: string): Answer {
 function xml(status: number, text: string): Answer {
   const body = Buffer.from(`<?xml version="1.0" encoding="UTF-8"?>${text}`);
   return { status, headers: { "content-type": "application/xml" }, body };
+}
+
+function lockHeaders({ lock, legalHold }: StoredVersion): Record<string, string> {
+  return {
+    ...(lock && {
+      "x-amz-object-lock-mode": lock.mode,
+      "x-amz-object-lock-retain-until-date": lock.until,
+    }),
+    ...(legalHold && { "x-amz-object-lock-legal-hold": legalHold }),
+  };
+}
+
+function tagIn(text: string, name: string): string | undefined {
+  return new RegExp(`<${name}>([^<]*)</${name}>`).exec(text)?.[1];
+}
+
+function md5Of(bytes: Uint8Array): string {
+  return createHash("md5").update(bytes).digest("hex");
 }

@@ -2,6 +2,7 @@ import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { Clock } from "@holdfast/shared/ports/clock";
+import type { ObjectStoreSupports } from "@holdfast/shared/ports/object-store";
 import { systemRandom } from "@holdfast/shared/ports/random";
 import { createDirectoryObjectStore } from "@holdfast/shared/storage/directory/directory-object-store";
 import { createMemoryObjectStore } from "@holdfast/shared/storage/memory/memory-object-store";
@@ -17,6 +18,7 @@ import {
 } from "./object-store.ts";
 import { startS3Server } from "./object-store-s3-server.ts";
 
+const lockedSupports = { conditionalPut: true, versioned: true, objectLock: true };
 const harnesses: readonly ObjectStoreHarness[] = [
   { name: "memory", open: openMemory },
   { name: "memory, retried", open: () => retried(openMemory()) },
@@ -31,6 +33,8 @@ const harnesses: readonly ObjectStoreHarness[] = [
   { name: "S3 over HTTP, retried", open: () => retried(openS3({ conditionalPut: true })) },
   { name: "S3 without conditional put", open: () => openS3({ conditionalPut: false }) },
   { name: "S3 not probed yet", open: () => openS3(undefined) },
+  { name: "S3 with versions and Object Lock", open: () => openS3(lockedSupports) },
+  { name: "S3 with Object Lock, retried", open: () => retried(openS3(lockedSupports)) },
 ];
 for (const harness of harnesses) describeObjectStore(harness);
 
@@ -53,10 +57,8 @@ async function openDirectory(options: {
   };
 }
 
-async function openS3(
-  supports: { readonly conditionalPut: boolean } | undefined,
-): Promise<OpenedObjectStore> {
-  const server = await startS3Server();
+async function openS3(supports: ObjectStoreSupports | undefined): Promise<OpenedObjectStore> {
+  const server = await startS3Server({ objectLock: supports?.objectLock === true });
   const client = createS3Client({
     endpoint: server.endpoint,
     credentials: { accessKeyId: "test", secretAccessKey: "test" },

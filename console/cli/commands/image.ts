@@ -7,6 +7,7 @@ import { readPassphrase } from "../read-secret.ts";
 import { formatBytes, formatTime, printable } from "../render/format.ts";
 import { printFields, printTable } from "../report.ts";
 import { sizesText } from "../watch-jobs.ts";
+import { holdImage } from "./object-lock.ts";
 import { chooseFormat, restoreImage } from "./restore-image.ts";
 import { runAsJob } from "./run-as-job.ts";
 import { writeDocuments } from "./write-documents.ts";
@@ -211,7 +212,13 @@ const metadata: CommandDefinition = {
   },
 };
 
-export const imageCommands: readonly CommandDefinition[] = [backup, points, restore, metadata];
+export const imageCommands: readonly CommandDefinition[] = [
+  backup,
+  points,
+  restore,
+  metadata,
+  holdImage,
+];
 
 function describeDisk({ key, sizeBytes }: { key: string; sizeBytes: number }): string {
   return `${key} (${formatBytes(sizeBytes)})`;

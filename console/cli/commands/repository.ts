@@ -1,9 +1,12 @@
 import type { CommandDefinition } from "../command.ts";
 import { exitCodes } from "../exit-codes.ts";
 import { readPassphrase } from "../read-secret.ts";
-import { formatAge } from "../render/format.ts";
+import { formatAge, printable } from "../render/format.ts";
 import { note, printFields, printTable } from "../report.ts";
+import { doctorRepository } from "./doctor.ts";
 import { repositoryUrl } from "./image.ts";
+import { extendRepositoryLocks, parseLock } from "./object-lock.ts";
+import { recoverRepository } from "./recover-repository.ts";
 import { repairRepository } from "./repair-repository.ts";
 import { verifyRepository } from "./verify-repository.ts";
 
@@ -25,7 +28,18 @@ const init: CommandDefinition = {
         "a directory or s3://bucket/prefix (endpoint and credentials by the AWS SDK's variables)",
     },
   ],
-  options: [passphraseOption],
+  options: [
+    passphraseOption,
+    {
+      flags: "--lock <days>",
+      summary: "let the bucket's Object Lock keep what is stored for so many days, as 30d",
+    },
+    {
+      flags: "--lock-mode <mode>",
+      summary:
+        "compliance: nobody can lift a lock; governance: a right of the store can (default: compliance)",
+    },
+  ],
   examples: [
     {
       command: "holdfast repository init /srv/backup",
@@ -43,7 +57,11 @@ const init: CommandDefinition = {
       file: input.text("passphraseFile"),
       isNew: true,
     });
-    const created = await context.mover.run({ kind: "repository-init", url, passphrase }, {});
+    const lock = parseLock(input.text("lock"), input.text("lockMode"));
+    const created = await context.mover.run(
+      { kind: "repository-init", url, passphrase, ...(lock && { lock }) },
+      { onWarning: (message) => note(context, `warning: ${printable(message)}`) },
+    );
     printFields(context, created, [
       ["repository", created.repositoryId],
       ["url", created.url],
@@ -124,4 +142,7 @@ export const repositoryCommands: readonly CommandDefinition[] = [
   list,
   verifyRepository,
   repairRepository,
+  doctorRepository,
+  recoverRepository,
+  extendRepositoryLocks,
 ];
