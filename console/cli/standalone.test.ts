@@ -255,6 +255,48 @@ test("verify reads everything, names what is damaged, and says it by exit code 8
   expect(told).toMatchObject({ status: 8 });
   const { offset, length } = first?.ranges[0] ?? { offset: -1, length: -1 };
   expect(told.stdout).toContain(`bytes ${offset} to ${offset + length - 1}\n`);
+  expect(told.stdout).toMatch(/packs were verified: within 24 h \d/);
+  for (const wrong of [
+    ["--every", "x"],
+    ["--sample", "5%", "--limit", "1G"],
+    ["--for", "soon"],
+  ]) {
+    expect(holdfast([...verify, ...wrong]).status).toBe(2);
+  }
+  const limited = holdfast([...verify, "--every", "30d", "--limit", "1"]);
+  expect(limited).toMatchObject({ status: 8 });
+
+  // Nothing else has these bytes: they are marked as lost, and everything else comes back.
+  const repair = ["repository", "repair", home];
+  const dry = holdfast([...repair, "--dry-run"]);
+  expect(dry).toMatchObject({ status: 8 });
+  expect(dry.stdout).toContain("nothing was written (dry run)");
+  expect(holdfast(repair)).toMatchObject({ status: 8 });
+  const listed = holdfast(["image", "points", "--repository", home]);
+  expect(listed.stdout.match(/ lost$/gm)).toHaveLength(2);
+  const [id = ""] = listed.stdout.split("\t");
+  const output = join(folder, "despite.raw");
+  const restore = ["image", "restore", id, "--repository", home, "-o", output];
+  expect(holdfast(restore)).toMatchObject({ status: 8 });
+  expect(existsSync(output)).toBe(false);
+  const partly = holdfast([...restore, "--despite-damage"]);
+  expect(partly).toMatchObject({ status: 8 });
+  expect(partly.stdout).toContain(`LOST     bytes ${offset} to ${offset + length - 1} are zeros\n`);
+  const expected = readFileSync(source);
+  for (const range of first?.ranges ?? []) {
+    expected.fill(0, range.offset, range.offset + range.length);
+  }
+  expect(readFileSync(output).equals(expected)).toBe(true);
+
+  // The next backup stores them again; then older points are healed as well.
+  const again = ["image", "backup", source, "--repository", home, "--name", "web"];
+  expect(holdfast(again)).toMatchObject({ status: 0 });
+  const healed = holdfast(repair);
+  expect(healed).toMatchObject({ status: 0 });
+  expect(healed.stdout.match(/^HEALED/gm)).toHaveLength(2);
+  const whole = holdfast([...restore, "--overwrite"]);
+  expect(whole).toMatchObject({ status: 0 });
+  expect(readFileSync(output).equals(readFileSync(source))).toBe(true);
 });
 
 /** A source that accepts and never says a word. */

@@ -234,7 +234,7 @@ function lossOf(diskKey: string, ranges: readonly ByteRun[], cause: Failure): Fa
     .slice(0, rangesNamed)
     .map(({ offset, length }) => `${offset} to ${offset + length - 1}`);
   const more = ranges.length > rangesNamed ? ` and ${ranges.length - rangesNamed} more` : "";
-  return new Failure(cause.code, {
+  return new Failure("object.corrupt", {
     message: `disk ${diskKey}: bytes ${named.join(", ")}${more} are lost: ${cause.message}`,
     ranges,
     cause,

@@ -4,6 +4,7 @@ import { packName } from "@holdfast/shared/repository/pack/pack";
 import { readRelocation, relocationFolder } from "@holdfast/shared/repository/pack/relocations";
 import type { Repository } from "@holdfast/shared/repository/repository";
 import {
+  isOpen,
   type SessionState,
   type SessionStates,
   sessionOfRoot,
@@ -29,11 +30,18 @@ export async function verifyRoots({ repository, report, signal }: Looking): Prom
     const its = sessionOfRoot(key);
     if (its === undefined) continue;
     roots.add(`${its.sessionId}${its.rootEnd}`);
-    if (!isTraceless(sessions.get(its.sessionId))) continue;
-    report.object(
-      key,
-      "is no recovery point: the objects of its session, which would say so, were removed",
-    );
+    const session = sessions.get(its.sessionId);
+    if (isBereft(session)) {
+      report.object(
+        key,
+        `is no recovery point: objects of its session, which would say so, were removed; put sessions/${its.sessionId}/ back if the storage still has them`,
+      );
+    } else if (isOpen(session)) {
+      report.harmless(
+        key,
+        "is no recovery point yet: its session is open; if nobody holds it any more, the next collection after its silence makes it one",
+      );
+    }
   }
   const removed = [...sessions.values()].flatMap(({ sessionId, ends, endNones }) =>
     endNones.length > 0
@@ -60,10 +68,9 @@ export async function verifyRoots({ repository, report, signal }: Looking): Prom
   return sessions;
 }
 
-/** The session has begun or ended nowhere: a root of it cannot be judged. */
-function isTraceless(state: SessionState | undefined): boolean {
-  if (state === undefined) return true;
-  return state.starts.length + state.ends.size + state.endNones.length === 0;
+/** Nothing says that the session began, nor that it ended without a point: a root of it cannot be judged. */
+function isBereft(state: SessionState | undefined): boolean {
+  return state === undefined || (state.starts.length === 0 && state.endNones.length === 0);
 }
 
 async function rootOfEnd(

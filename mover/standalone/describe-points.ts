@@ -1,4 +1,5 @@
 import type { ImagePoint, PointMetadata } from "@holdfast/shared/contracts/standalone";
+import { readKnownDamage } from "@holdfast/shared/repository/pack/damage";
 import { findRoot, newestFirst } from "./find-point.ts";
 import type { Request, StandaloneContext } from "./standalone-context.ts";
 
@@ -6,7 +7,9 @@ export async function listImagePoints(
   context: StandaloneContext,
   request: Request<"image-points">,
 ): Promise<{ readonly points: readonly ImagePoint[] }> {
-  const points = await newestFirst(context, await context.open(request));
+  const repository = await context.open(request);
+  const points = await newestFirst(context, repository);
+  const damage = await readKnownDamage(repository, { signal: context.signal });
   return {
     points: points
       .filter((point) => request.name === undefined || point.vmName === request.name)
@@ -15,6 +18,7 @@ export async function listImagePoints(
         name: point.vmName,
         takenAt: point.takenAt,
         rootKey: point.rootKey,
+        ...describeDamage(damage.points.get(point.rootKey)),
         disks: point.disks.map(({ key, sizeBytes, bytesRead, bytesNew, bytesStored }) => ({
           key,
           sizeBytes,
@@ -24,6 +28,13 @@ export async function listImagePoints(
         })),
       })),
   };
+}
+
+function describeDamage(
+  found: { readonly bytesDamaged: number; readonly metadata: boolean } | undefined,
+): Pick<ImagePoint, "damage"> {
+  if (found === undefined) return {};
+  return { damage: { bytesLost: found.bytesDamaged, isMetadataLost: found.metadata } };
 }
 
 export async function readMetadata(

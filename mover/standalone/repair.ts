@@ -1,6 +1,6 @@
 import type { RepairReport } from "@holdfast/shared/contracts/standalone";
 import type { Session } from "@holdfast/shared/repository/session/sessions";
-import { withSession } from "../hold-session.ts";
+import { standaloneHolder, withSession } from "../hold-session.ts";
 import { repairRepository } from "../pipeline/repair-repository.ts";
 import type { Request, StandaloneContext } from "./standalone-context.ts";
 
@@ -21,6 +21,6 @@ export async function repair(
       logger,
     });
   if (request.dryRun) return await run(undefined, context.signal);
-  const held = { kind: "maintenance", holder: "holdfast repository repair", pins: [] } as const;
+  const held = { kind: "maintenance", holder: standaloneHolder(), pins: [] } as const;
   return await withSession({ ...held, repository, clock, logger, signal: context.signal }, run);
 }

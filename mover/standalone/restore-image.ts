@@ -33,16 +33,17 @@ async function restore(
 ): Promise<unknown> {
   const { signal, logger } = context;
   const startedMs = context.clock.now();
-  const { output, format, overwrite } = request;
-  const point = await repository.readPoint(rootKey, { signal });
+  const { output, format, overwrite, despiteDamage } = request;
+  const point = await repository.readSummary(rootKey, { signal });
   const disk = chooseDisk(point, request.disk);
   const { sizeBytes } = disk;
   await using writer = await openImageTarget({ output, format, sizeBytes, overwrite, signal });
-  await restoreDisk({
+  const { lost } = await restoreDisk({
     repository,
     recordKey: disk.recordKey,
     digest: disk.digest,
     writer,
+    despiteDamage,
     onProgress: context.reportProgress(disk.key),
     signal,
     logger,
@@ -50,5 +51,11 @@ async function restore(
   await writer.commit();
   const seconds = (context.clock.now() - startedMs) / 1000;
   const summary = { sizeBytes, bytesScanned: sizeBytes, bytesRead: 0, bytesNew: 0, bytesStored: 0 };
-  return { pointId: point.pointId, disk: disk.key, output, summary: { ...summary, seconds } };
+  return {
+    pointId: point.pointId,
+    disk: disk.key,
+    output,
+    lost,
+    summary: { ...summary, seconds },
+  };
 }

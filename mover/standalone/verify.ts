@@ -1,6 +1,6 @@
 import type { VerifyReport } from "@holdfast/shared/contracts/standalone";
 import type { Session } from "@holdfast/shared/repository/session/sessions";
-import { withReadSession } from "../hold-session.ts";
+import { standaloneHolder, withReadSession } from "../hold-session.ts";
 import { verifyRepository } from "../pipeline/verify-repository.ts";
 import type { Request, StandaloneContext } from "./standalone-context.ts";
 
@@ -30,6 +30,6 @@ export async function verify(
   const { signal } = context;
   if (request.readOnly) return await run(undefined, signal);
   const onNoSession = (message: string): void => context.emit({ type: "warning", message });
-  const held = { kind: "verify", holder: "holdfast repository verify", pins: [] } as const;
+  const held = { kind: "verify", holder: standaloneHolder(), pins: [] } as const;
   return await withReadSession({ ...held, repository, clock, logger, signal, onNoSession }, run);
 }

@@ -66,6 +66,8 @@ export const StandaloneRequest = z.discriminatedUnion("kind", [
     output: z.string().min(1).max(4096),
     format: ImageFormat,
     overwrite: z.boolean().default(false),
+    /** Writes zeros for what is lost, instead of failing. */
+    despiteDamage: z.boolean().default(false),
   }),
   z.strictObject({
     kind: z.literal("image-metadata"),
@@ -143,6 +145,8 @@ export const ImagePoint = z.object({
   name: z.string(),
   takenAt: z.string(),
   rootKey: z.string(),
+  /** What the last verification or repair could not find of it. */
+  damage: z.object({ bytesLost: z.int(), isMetadataLost: z.boolean() }).optional(),
   disks: z.array(
     z.object({
       key: z.string(),
@@ -247,10 +251,6 @@ export const Serving = z.object({
 });
 export type Serving = z.infer<typeof Serving>;
 
-/** What a repair found and did. */
-export const RepairReport = z.object({
-  isDryRun: z.boolean(),
-  points: z.int(),
 /** What `repository doctor` found. `danger`: data can be lost, or cannot be read back. */
 export const DoctorReport = z.object({
   url: z.string(),
@@ -280,6 +280,10 @@ export const LocksReport = z.object({
 });
 export type LocksReport = z.infer<typeof LocksReport>;
 
+/** What a repair found and did. */
+export const RepairReport = z.object({
+  isDryRun: z.boolean(),
+  points: z.int(),
   /** Chunks and parts of extent maps that points need and that are not where they should be. */
   recordsBad: z.int(),
   /** Of these: found elsewhere. */
@@ -302,6 +306,8 @@ export const standaloneResults = {
     pointId: z.string(),
     disk: z.string(),
     output: z.string(),
+    /** Ranges of the disk that are zeros because their data is lost; none unless `despiteDamage`. */
+    lost: z.array(z.object({ offset: z.int(), length: z.int() })),
     summary: TransferSummary,
   }),
   "image-metadata": PointMetadata,
@@ -314,12 +320,6 @@ export const standaloneResults = {
   }),
   "repository-verify": VerifyReport,
   "repository-repair": RepairReport,
-  "fetch-host-keys": z.object({
-    /** OpenSSH's form, `ssh-ed25519 AAAA…`, the strongest first. */
-    hostKeys: z.array(z.object({ key: z.string(), fingerprint: z.string() })),
-  }),
-} as const satisfies Record<StandaloneRequest["kind"], z.ZodType>;
-export type StandaloneResult<Kind extends StandaloneRequest["kind"]> = z.output<
   "repository-doctor": DoctorReport,
   "repository-recover": z.object({
     hidden: z.array(z.object({ key: z.string(), why: z.enum(["overwritten", "deleted"]) })),
@@ -327,6 +327,12 @@ export type StandaloneResult<Kind extends StandaloneRequest["kind"]> = z.output<
   }),
   "repository-extend-locks": LocksReport,
   "image-hold": z.object({ pointId: z.string(), isOn: z.boolean(), objects: z.int() }),
+  "fetch-host-keys": z.object({
+    /** OpenSSH's form, `ssh-ed25519 AAAA…`, the strongest first. */
+    hostKeys: z.array(z.object({ key: z.string(), fingerprint: z.string() })),
+  }),
+} as const satisfies Record<StandaloneRequest["kind"], z.ZodType>;
+export type StandaloneResult<Kind extends StandaloneRequest["kind"]> = z.output<
   (typeof standaloneResults)[Kind]
 >;
 

@@ -192,7 +192,7 @@ const failures = {
     retryable: false,
     exitCode: 8,
     advice:
-      "Stored bytes are damaged. `holdfast repository verify URL` names what is affected; keep everything, the object may be put back.",
+      "Stored bytes are damaged. `holdfast repository verify URL` names what is affected, `holdfast repository repair URL` looks for other copies; keep everything.",
   },
   "repository.not-found": {
     retryable: false,

@@ -60,6 +60,8 @@ export interface Repository {
   ): Promise<{ readonly rootKey: string }>;
   /** Fails with `object.not-found`, `object.corrupt`. */
   readPoint(rootKey: string, options?: CallOptions): Promise<Point>;
+  /** The same without the VM's metadata, which may be damaged while the disks are not. */
+  readSummary(rootKey: string, options?: CallOptions): Promise<PointSummary>;
   /**
    * Every committed point that is not condemned, oldest id first within a VM, from the store alone; of several attempts at one point the one with
    * the highest fence. Roots that cannot be read are logged and given to `onUnreadable`, never listed.
@@ -192,6 +194,7 @@ export async function openRepository(o: Opening): Promise<Repository> {
     putMetadata: points.putMetadata,
     writePoint: points.write,
     readPoint: points.read,
+    readSummary: points.readSummary,
     listPoints: points.list,
     readDiskRecord: diskRecords.read,
     writeDiskRecord: (session, record, options) =>

@@ -59,6 +59,7 @@ export function openFor(o: {
     putMetadata: points.putMetadata,
     writePoint: points.write,
     readPoint: points.read,
+    readSummary: points.readSummary,
     listPoints: points.list,
     readDiskRecord: diskRecords.read,
     writeDiskRecord: (session, record, options) =>

@@ -1,11 +1,11 @@
 import { basename, resolve } from "node:path";
-import { imageFormats } from "@holdfast/shared/contracts/standalone";
+import { type ImagePoint, imageFormats } from "@holdfast/shared/contracts/standalone";
 import type { CommandDefinition, CommandInput, OptionDefinition } from "../command.ts";
 import type { Context } from "../context.ts";
 import { exitCodes } from "../exit-codes.ts";
 import { readPassphrase } from "../read-secret.ts";
 import { formatBytes, formatTime, printable } from "../render/format.ts";
-import { printFields, printTable } from "../report.ts";
+import { note, printFields, printTable } from "../report.ts";
 import { sizesText } from "../watch-jobs.ts";
 import { holdImage } from "./object-lock.ts";
 import { chooseFormat, restoreImage } from "./restore-image.ts";
@@ -98,6 +98,7 @@ const points: CommandDefinition = {
       },
       {},
     );
+    const isDamaged = result.points.some(({ damage }) => damage !== undefined);
     printTable(
       context,
       { items: result.points },
@@ -108,6 +109,7 @@ const points: CommandDefinition = {
           { title: "TAKEN" },
           { title: "DISKS" },
           { title: "SIZE", align: "right" },
+          ...(isDamaged ? [{ title: "DAMAGE" }] : []),
         ],
         rows: result.points.map((point) => [
           point.pointId,
@@ -115,13 +117,23 @@ const points: CommandDefinition = {
           formatTime(point.takenAt),
           point.disks.map(({ key }) => key).join(","),
           formatBytes(point.disks.reduce((sum, disk) => sum + disk.sizeBytes, 0)),
+          ...(isDamaged ? [damageText(point)] : []),
         ]),
         empty: "No recovery points. Make one: holdfast image backup SOURCE --repository URL",
       },
     );
+    if (isDamaged) {
+      note(context, "Points with damage: `holdfast repository verify URL` names the ranges.");
+    }
     return exitCodes.done.code;
   },
 };
+
+function damageText({ damage }: ImagePoint): string {
+  if (damage === undefined) return "-";
+  const parts = damage.bytesLost > 0 ? [`${formatBytes(damage.bytesLost)} lost`] : [];
+  return [...parts, ...(damage.isMetadataLost ? ["metadata lost"] : [])].join(", ");
+}
 
 const restore: CommandDefinition = {
   path: "image restore",
@@ -144,11 +156,20 @@ const restore: CommandDefinition = {
       choices: imageFormats,
     },
     { flags: "--overwrite", summary: "replace the file if it exists" },
+    {
+      flags: "--despite-damage",
+      summary: "where data is lost write zeros, say where, and end with exit code 8",
+    },
   ],
   examples: [
     {
       command: "holdfast image restore 0mhq3z5k1-4t7v2c9x8b1d --repository /srv/backup -o disk.raw",
       explanation: "Every byte is verified on the way.",
+    },
+    {
+      command:
+        "holdfast image restore 0mhq3z5k1-4t7v2c9x8b1d --repository /srv/backup -o disk.raw --despite-damage",
+      explanation: "All but what `repository verify` named as damaged.",
     },
   ],
   run: async (context, input) => {
@@ -161,6 +182,7 @@ const restore: CommandDefinition = {
       output,
       format: chooseFormat(input.text("format"), output) ?? "raw",
       overwrite: input.flag("overwrite"),
+      despiteDamage: input.flag("despiteDamage"),
     });
   },
 };

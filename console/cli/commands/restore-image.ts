@@ -19,17 +19,23 @@ export function chooseFormat(
 
 /** One disk of a point into a file or device on this machine. */
 export async function restoreImage(context: Context, restore: ImageRestore): Promise<ExitCode> {
-  const result = await runAsJob(context, {
+  const request = {
     ...restore,
     output: resolve(restore.output),
     kind: "image-restore",
+  } as const;
+  const result = await runAsJob(context, request, {
+    endState: ({ lost }) => (lost.length > 0 ? "damaged" : "succeeded"),
   });
   if (!context.settings.json) {
-    const { summary, disk, output } = result;
+    const { summary, disk, output, lost } = result;
+    for (const { offset, length } of lost) {
+      context.stdout.write(`LOST     bytes ${offset} to ${offset + length - 1} are zeros\n`);
+    }
     const rate = summary.seconds > 0 ? summary.sizeBytes / summary.seconds : undefined;
     context.stdout.write(
       `${printable(output)}: disk ${printable(disk)} restored, ${formatBytes(summary.sizeBytes)}, ${formatDuration(summary.seconds)} (${formatRate(rate)})\n`,
     );
   }
-  return exitCodes.done.code;
+  return result.lost.length > 0 ? exitCodes.verification.code : exitCodes.done.code;
 }

@@ -65,10 +65,10 @@ export function encodeRelocation({ packId, rows }: Relocation): Uint8Array {
 export function decodeRelocation(bytes: Uint8Array): Relocation {
   const reader = createByteReader(bytes, "relocation");
   if (reader.u8() !== version) throw corrupt("relocation has an unknown version");
-  const packId = reader.take(packIdBytes);
+  const packId = Uint8Array.from(reader.take(packIdBytes));
   const packCount = reader.count(reader.u32(), packRowBytes);
   const packs = Array.from({ length: packCount }, () => ({
-    packId: reader.take(packIdBytes),
+    packId: Uint8Array.from(reader.take(packIdBytes)),
     epoch: reader.u32(),
   }));
   const count = reader.count(reader.u32(), rowBytes);

@@ -34,6 +34,7 @@ export type Points = {
     options?: CallOptions,
   ) => Promise<{ readonly rootKey: string }>;
   readonly read: (rootKey: string, options?: CallOptions) => Promise<Point>;
+  readonly readSummary: (rootKey: string, options?: CallOptions) => Promise<PointSummary>;
   readonly list: (options?: ListPointsOptions) => AsyncIterable<PointSummary>;
 };
 
@@ -64,7 +65,11 @@ export function createPoints(parts: Parts): Points {
       return summarize(await readRoot(rootKey, options), rootKey);
     } catch (error) {
       if (isFailure(error, "object.not-found")) return undefined;
-      if (!isFailure(error, "object.corrupt") && !isFailure(error, "input.invalid")) throw error;
+      const isOurs =
+        isFailure(error, "object.corrupt") ||
+        isFailure(error, "input.invalid") ||
+        isFailure(error, "repository.epoch-unknown");
+      if (!isOurs) throw error;
       parts.logger.warn("recovery point unreadable", { key: rootKey, reason: error.message });
       options.onUnreadable?.({ key: rootKey, failure: error });
       return undefined;
@@ -230,7 +235,13 @@ export function createPoints(parts: Parts): Points {
     }
   }
 
-  return { putMetadata, write, read, list };
+  return {
+    putMetadata,
+    write,
+    read,
+    readSummary: async (rootKey, options) => summarize(await readRoot(rootKey, options), rootKey),
+    list,
+  };
 }
 
 function isSameAttempt(found: PointSummary, point: NewPoint): boolean {
