@@ -6,10 +6,18 @@ import { isOpen, sessionOfRoot } from "../session/session-state.ts";
 import { type BrakeSettings, checkBrake } from "./brake.ts";
 import type { CollectReport } from "./collect-report.ts";
 import { beginCollector, type CollectorSession } from "./collector-session.ts";
-import { condemn, freeWithoutList, type ListInWork, openWhenCondemned } from "./condemn.ts";
+import { condemn, type ListInWork, openWhenCondemned } from "./condemn.ts";
 import { describeRounds, type Round, weigh } from "./describe-rounds.ts";
-import { allOf, type CollectionPlan } from "./plan-collection.ts";
-import { type Removed, removeCondemned, sizeOfList } from "./remove-condemned.ts";
+import { listRoots } from "./inventory.ts";
+import { allOf } from "./plan-collection.ts";
+import {
+  nothingRemoved,
+  type Removed,
+  type Remover,
+  removeCondemned,
+  removeUnshared,
+  sizeOfList,
+} from "./remove-condemned.ts";
 import { roundsMax } from "./safety.ts";
 import { type SilenceWatch, watchSilence } from "./silence.ts";
 import { type Survey, surveyRepository } from "./survey.ts";
@@ -137,12 +145,14 @@ async function runRound(o: CollectOptions, context: Context, waitMs: number): Pr
   const { fenced } = await fenceSilent(waiter, before, options);
   const survey = await surveyRepository(surveying(o, collector, watch), options);
   checkBrake(weigh(survey), o);
-  const lists = await listsInWork(o, context, survey);
+  const removed = nothingRemoved();
+  const lists = await listsInWork(o, context, survey, removed);
   const onWait = (sessions: number): void => o.onProgress?.({ stage: "waiting", done: sessions });
   const waited = await waitForSessions({ ...waiter, lists, waitMs, onWait }, options);
   const finished = waited.lists.filter(({ waitingFor }) => waitingFor.length === 0);
   const waiting = waited.lists.filter(({ waitingFor }) => waitingFor.length > 0);
-  const removed = await removeFinished(o, context, survey, finished);
+  await removeFinished(o, context, survey, finished, removed);
+  await removeTheUnshared(o, context, survey, removed);
   const ids = waiting.flatMap(({ waitingFor }) => waitingFor);
   const sessions = await repository.sessions.list({ ...options, sessionIds: ids });
   return {
@@ -172,10 +182,14 @@ function surveying(
 
 /** The lists of earlier runs, and one for what was found now. */
 async function listsInWork(
-  { repository, logger }: CollectOptions,
-  { collector, options }: Context,
-  { lists, plan, inventory }: Survey,
+  o: CollectOptions,
+  context: Context,
+  survey: Survey,
+  removed: Removed,
 ): Promise<readonly ListInWork[]> {
+  const { repository } = o;
+  const { collector, options } = context;
+  const { lists, plan, inventory } = survey;
   const own = collector.sessionId;
   const found: ListInWork[] = [];
   for (const [name, list] of lists) {
@@ -183,55 +197,67 @@ async function listsInWork(
       await openWhenCondemned(repository, { name, list }, inventory.sessions, { own, options }),
     );
   }
-  if (allOf(plan).next().done === true) return found;
+  if (plan.roots.length + plan.packs.length + plan.objects.length === 0) return found;
   await collector.alive();
-  const listed = await condemnSomehow(repository, plan, { logger, options });
+  const listed = await condemn(repository, plan, options).catch(async (error: unknown) => {
+    if (!isFailure(error, "storage.no-space")) throw error;
+    o.logger.warn("no space for a condemned list: what needs none goes first");
+    await removeTheUnshared(o, context, survey, removed);
+    return await condemn(repository, plan, options);
+  });
   // After the list is there, and not before.
   const sessions = await repository.sessions.list(options);
   return [...found, await openWhenCondemned(repository, listed, sessions, { own, options })];
 }
 
-async function condemnSomehow(
-  repository: Repository,
-  plan: CollectionPlan,
-  { logger, options }: { readonly logger: Logger; readonly options: CallOptions },
-): ReturnType<typeof condemn> {
-  try {
-    return await condemn(repository, plan, options);
-  } catch (error) {
-    if (!isFailure(error, "storage.no-space")) throw error;
-    const count = await freeWithoutList(repository, plan, options);
-    logger.warn("no space for a condemned list: what needs none was removed first", { count });
-    return await condemn(repository, plan, options);
-  }
-}
-
 /** Steps 3 and 4. */
 async function removeFinished(
   o: CollectOptions,
-  { collector, options }: Context,
+  context: Context,
   survey: Survey,
   finished: readonly ListInWork[],
-): Promise<Removed | undefined> {
-  if (finished.length === 0) return undefined;
-  const { repository, logger } = o;
+  removed: Removed,
+): Promise<void> {
+  if (finished.length === 0) return;
+  const { options } = context;
   const again = await survey.lookAgain(options);
-  const lists = await thoseStillThere(repository, finished, options);
+  const lists = await thoseStillThere(o.repository, finished, options);
   const kept = new Set(again.judged.kept);
   const total = lists.reduce((sum, { list }) => sum + sizeOfList(list), 0);
-  return await removeCondemned({
-    repository,
-    collector,
+  const removal = {
+    ...removerOf(o, context, total),
     inventory: survey.inventory,
     lists,
-    isNeededRelocation: (name) => survey.marker.neededRelocations.has(name),
-    isKeptRoot: (rootKey) => kept.has(rootKey),
-    keep: (rootKeys) => survey.keep(rootKeys, options),
-    hasRoot: rootsBySession(again.roots),
-    onRemoved: (done) => o.onProgress?.({ stage: "removing", done, total }),
-    logger,
-    options,
-  });
+    isNeededRelocation: (name: string) => survey.marker.neededRelocations.has(name),
+    isKeptRoot: (rootKey: string) => kept.has(rootKey),
+    keep: (rootKeys: readonly string[]) => survey.keep(rootKeys, options),
+  };
+  await removeCondemned(removal, removed);
+}
+
+/** By a fresh look at the roots, after theirs are gone. */
+async function removeTheUnshared(
+  o: CollectOptions,
+  context: Context,
+  { plan }: Survey,
+  removed: Removed,
+): Promise<void> {
+  // Once: a second time comes when there was no space for a list.
+  if (plan.unshared.length === 0 || removed.isUnsharedGone) return;
+  removed.isUnsharedGone = true;
+  const roots = await listRoots(o.repository, context.options);
+  const withRoot = new Set(Array.from(roots.keys(), (key) => sessionOfRoot(key)?.sessionId));
+  const remover = removerOf(o, context, plan.unshared.length);
+  await removeUnshared(remover, removed, plan.unshared, (id) => withRoot.has(id));
+}
+
+function removerOf(
+  { repository, logger, onProgress }: CollectOptions,
+  { collector, options }: Context,
+  total: number,
+): Remover {
+  const onRemoved = (done: number): void => onProgress?.({ stage: "removing", done, total });
+  return { repository, collector, logger, options, onRemoved };
 }
 
 /**
@@ -248,10 +274,4 @@ async function thoseStillThere(
     if ((await store.head(list.name, options)) !== undefined) there.push(list);
   }
   return there;
-}
-
-function rootsBySession(roots: ReadonlyMap<string, number>) {
-  const bySession = Map.groupBy(roots.keys(), (key) => sessionOfRoot(key)?.sessionId ?? "");
-  return (sessionId: string, removed: ReadonlySet<string>): boolean =>
-    (bySession.get(sessionId) ?? []).some((rootKey) => !removed.has(rootKey));
 }

@@ -4,8 +4,6 @@ import type { Repository } from "../repository.ts";
 import type { CondemnedList } from "../session/condemned.ts";
 import { isOpen, type SessionStates } from "../session/session-state.ts";
 import { type CollectionPlan, packIdOf } from "./plan-collection.ts";
-import { removeBatch } from "./safety.ts";
-import { parseStoredName } from "./stored-name.ts";
 
 /** A condemned list, and whom it waits for. */
 export type ListInWork = {
@@ -78,26 +76,4 @@ async function putNote(
     if (!isFailure(error, "storage.no-space")) throw error;
     return [];
   }
-}
-
-/**
- * Frees some space where there is none even for a list: what no other session can ever refer to, because nothing but a root of its own
- * session could, and that session has ended without.
- */
-export async function freeWithoutList(
-  repository: Repository,
-  plan: CollectionPlan,
-  options: CallOptions,
-): Promise<number> {
-  const names = plan.objects
-    .filter(({ name, reason }) => {
-      const { kind } = parseStoredName(name);
-      const isOwn = reason === "no-point" && (kind === "disk" || kind === "metadata");
-      return isOwn || kind === "checkpoint" || kind === "note" || name.includes("/renew-");
-    })
-    .map(({ name }) => name);
-  for (let at = 0; at < names.length; at += removeBatch) {
-    await repository.store.remove(names.slice(at, at + removeBatch), options);
-  }
-  return names.length;
 }

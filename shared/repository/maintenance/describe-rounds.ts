@@ -34,6 +34,7 @@ export function describeRounds(rounds: readonly Round[]): Omit<CollectReport, "s
     roots: plans.flatMap(({ roots }) => roots),
     packs: plans.flatMap(({ packs }) => packs),
     objects: plans.flatMap(({ objects }) => objects),
+    unshared: plans.flatMap(({ unshared }) => unshared),
     isCut: plans.at(-1)?.isCut === true,
   };
   const classes = classify(plan);

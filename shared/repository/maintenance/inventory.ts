@@ -23,6 +23,8 @@ export type Inventory = {
   readonly sessions: SessionStates;
   /** Sizes of roots by name, as listed last. */
   readonly roots: ReadonlyMap<string, number>;
+  /** Roots that were listed with the objects: of others, the session may have begun since the sessions were listed. */
+  readonly rootsBefore: ReadonlySet<string>;
   readonly stored: { readonly objects: number; readonly bytes: number };
 };
 
@@ -51,7 +53,7 @@ export async function takeInventory(
   const notes = new Map<string, number>();
   const probes = new Map<string, ObjectHead>();
   const unknown = { count: 0, names: [] as string[] };
-  const rootsSeen = new Set<string>();
+  const rootsBefore = new Set<string>();
   const stored = { objects: 0, bytes: 0 };
 
   /** False for what was listed already: some stores give an entry twice. */
@@ -86,7 +88,7 @@ export async function takeInventory(
       case "probe":
         return put(probes, head);
       case "root":
-        rootsSeen.add(key);
+        rootsBefore.add(key);
         return true;
       case "condemned":
       case "kept":
@@ -108,7 +110,7 @@ export async function takeInventory(
   }
   const sessions = await repository.sessions.list(options);
   const roots = await listRoots(repository, options);
-  await refuseLostRoots(repository, { seen: rootsSeen, roots }, options);
+  await refuseLostRoots(repository, { seen: rootsBefore, roots }, options);
   return {
     tables,
     index,
@@ -119,6 +121,7 @@ export async function takeInventory(
     unknown,
     sessions,
     roots,
+    rootsBefore,
     stored,
   };
 }

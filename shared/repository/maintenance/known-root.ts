@@ -75,6 +75,8 @@ export async function readRoots(
  */
 export function judgeRoots(o: {
   readonly rootKeys: Iterable<string>;
+  /** Roots that were there before the sessions were listed. */
+  readonly before: ReadonlySet<string>;
   readonly sessions: SessionStates;
   readonly known: ReadonlyMap<string, KnownRoot | Error>;
   readonly expiring: ReadonlySet<string>;
@@ -112,8 +114,9 @@ export function judgeRoots(o: {
     const sessionId = sessionOfRoot(rootKey)?.sessionId ?? "";
     // Of a session that is open nothing is garbage. Of one whose point stays, another attempt may still be about to put its end.
     if (isOpen(sessions.get(sessionId))) continue;
-    if (!keptSessions.has(sessionId)) superseded.push(rootKey);
-    else if (isReadable(known.get(rootKey))) kept.push(rootKey);
+    if (keptSessions.has(sessionId)) {
+      if (isReadable(known.get(rootKey))) kept.push(rootKey);
+    } else if (o.before.has(rootKey)) superseded.push(rootKey);
   }
   return { kept, expired, held, superseded };
 }

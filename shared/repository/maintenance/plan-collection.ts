@@ -6,7 +6,7 @@ import type { RootsJudged } from "./known-root.ts";
 import type { Marker } from "./mark.ts";
 import { flags } from "./object-table.ts";
 import { largestShown } from "./safety.ts";
-import { randomKinds, storedName } from "./stored-name.ts";
+import { type RandomKind, randomKinds, storedName } from "./stored-name.ts";
 
 /** One object that is to go. Nothing is removed that is not in a condemned list made of these. */
 export type Planned = {
@@ -19,6 +19,8 @@ export type CollectionPlan = {
   readonly roots: readonly Planned[];
   readonly packs: readonly Planned[];
   readonly objects: readonly Planned[];
+  /** What no other session can refer to, whatever it does: it needs no list, and goes last. Of sessions with a root then, nothing goes. */
+  readonly unshared: readonly Planned[];
   /** There is more than one collection takes. */
   readonly isCut: boolean;
 };
@@ -49,11 +51,17 @@ export function planCollection(o: {
   const roots: Planned[] = [];
   const packs: Planned[] = [];
   const objects: Planned[] = [];
+  const unshared: Planned[] = [];
   planRoots(inventory, judged, into(roots));
-  planSmall(o, into(objects));
-  planSessions(inventory, judged, into(objects));
-  planRandomNames(inventory, (planned, isPack) => into(isPack ? packs : objects)(planned));
-  return { roots, packs, objects, isCut: room.isCut };
+  planRelocations(o, into(objects));
+  planNotes(o, into(unshared));
+  planSessions(inventory, judged, into(unshared));
+  planRandomNames(inventory, (planned, kind, hasFailed) => {
+    // Only a point names a disk record or metadata, and of a session that failed there is none to build on.
+    const isUnshared = kind === "checkpoint" || (kind !== "pack" && hasFailed);
+    into(kind === "pack" ? packs : isUnshared ? unshared : objects)(planned);
+  });
+  return { roots, packs, objects, unshared, isCut: room.isCut };
 }
 
 type Add = (planned: Planned) => void;
@@ -68,24 +76,28 @@ function planRoots(inventory: Inventory, judged: RootsJudged, add: Add): void {
   }
 }
 
-function planSmall(
+function planRelocations(
+  { inventory, marker }: { readonly inventory: Inventory; readonly marker: Marker },
+  add: Add,
+): void {
+  for (const [name, { sessionId, sizeBytes }] of inventory.relocations) {
+    if (marker.neededRelocations.has(name) || isOpen(inventory.sessions.get(sessionId))) continue;
+    add({ name, sizeBytes, reason: "not-needed" });
+  }
+}
+
+function planNotes(
   o: {
     readonly inventory: Inventory;
-    readonly marker: Marker;
     readonly replacedNotes: readonly string[];
     readonly oldProbes: readonly string[];
   },
   add: Add,
 ): void {
-  const { relocations, sessions, notes, probes } = o.inventory;
-  for (const [name, { sessionId, sizeBytes }] of relocations) {
-    if (o.marker.neededRelocations.has(name) || isOpen(sessions.get(sessionId))) continue;
-    add({ name, sizeBytes, reason: "not-needed" });
-  }
   for (const name of o.replacedNotes) {
-    add({ name, sizeBytes: notes.get(name) ?? 0, reason: "replaced" });
+    add({ name, sizeBytes: o.inventory.notes.get(name) ?? 0, reason: "replaced" });
   }
-  for (const { key: name, sizeBytes } of probes) {
+  for (const { key: name, sizeBytes } of o.inventory.probes) {
     if (o.oldProbes.some((folder) => name.startsWith(folder))) {
       add({ name, sizeBytes, reason: "probe" });
     }
@@ -109,14 +121,14 @@ function planSessions(inventory: Inventory, judged: RootsJudged, add: Add): void
   }
 }
 
-export function namesOf(state: SessionState): readonly string[] {
+function namesOf(state: SessionState): readonly string[] {
   const { starts, renewals, fences, ends, endNones } = state;
   return [...starts, ...renewals, ...fences, ...[...ends.values()].flat(), ...endNones];
 }
 
 function planRandomNames(
   inventory: Inventory,
-  add: (planned: Planned, isPack: boolean) => void,
+  add: (planned: Planned, kind: RandomKind, hasFailed: boolean) => void,
 ): void {
   for (const kind of randomKinds) {
     const table = inventory.tables[kind];
@@ -126,7 +138,8 @@ function planRandomNames(
       const session = inventory.sessions.get(toHex(id.subarray(0, 8)));
       if (isOpen(session)) continue;
       const reason = reasonOf(kind === "checkpoint", session);
-      add({ name: storedName(kind, id), sizeBytes: table.sizeBytes(row), reason }, kind === "pack");
+      const hasFailed = session !== undefined && session.endNones.length > 0;
+      add({ name: storedName(kind, id), sizeBytes: table.sizeBytes(row), reason }, kind, hasFailed);
     }
   }
 }
@@ -155,6 +168,7 @@ export function* allOf(plan: CollectionPlan): Generator<Planned> {
   yield* plan.roots;
   yield* plan.packs;
   yield* plan.objects;
+  yield* plan.unshared;
 }
 
 export function largestOf(plan: CollectionPlan): readonly Planned[] {

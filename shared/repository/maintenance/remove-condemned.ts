@@ -14,9 +14,15 @@ import { flags, type ObjectTable } from "./object-table.ts";
 import { indexObjectsInFlight, removalsInFlight, removeBatch } from "./safety.ts";
 import { parseStoredName, storedName } from "./stored-name.ts";
 
-export type Removal = {
+export type Remover = {
   readonly repository: Repository;
   readonly collector: CollectorSession;
+  readonly onRemoved: (objects: number) => void;
+  readonly logger: Logger;
+  readonly options: CallOptions;
+};
+
+export type Removal = Remover & {
   readonly inventory: Inventory;
   /** Whom they waited for has ended, and what points need has been marked since. */
   readonly lists: readonly ListInWork[];
@@ -25,17 +31,13 @@ export type Removal = {
   readonly isKeptRoot: (rootKey: string) => boolean;
   /** Marks what these roots need: the store refused to remove them, so that they are points still. */
   readonly keep: (rootKeys: readonly string[]) => Promise<void>;
-  /** Whether a root of that session is there; roots that were removed just now are given as not being there. */
-  readonly hasRoot: (sessionId: string, removed: ReadonlySet<string>) => boolean;
-  readonly onRemoved: (objects: number) => void;
-  readonly logger: Logger;
-  readonly options: CallOptions;
 };
 
 export type Removed = {
   objects: number;
   bytes: number;
   reprieved: number;
+  isUnsharedGone: boolean;
   readonly locked: LockedObject[];
   readonly index: { rewritten: number; removed: number; readonly unreadable: string[] };
 };
@@ -43,17 +45,10 @@ export type Removed = {
 type Sized = { readonly name: string; readonly sizeBytes: number };
 
 /**
- * Removes what the lists name and nothing needs: roots first, then the index stops naming the packs, then all else; sessions last, and of these
- * the start first, so that no one who wakes up finds a session that seems to be open. The lists go at the very end: who dies before is continued.
+ * Removes what the lists name and nothing needs: roots first, then the index stops naming the packs, then all else. The lists go at the
+ * very end: who dies before is continued.
  */
-export async function removeCondemned(o: Removal): Promise<Removed> {
-  const removed: Removed = {
-    objects: 0,
-    bytes: 0,
-    reprieved: 0,
-    locked: [],
-    index: { rewritten: 0, removed: 0, unreadable: [] },
-  };
+export async function removeCondemned(o: Removal, removed: Removed): Promise<void> {
   const roots = unique(o.lists, ({ list }) => list.roots).filter((name) =>
     o.inventory.roots.has(name),
   );
@@ -66,31 +61,29 @@ export async function removeCondemned(o: Removal): Promise<Removed> {
     going.map((name) => ({ name, sizeBytes: sizeOf(name) })),
   );
   await o.keep([...locked]);
-  const rest = chooseRest(o, removed, new Set(going.filter((name) => !locked.has(name))));
+  const rest = chooseRest(o, removed);
   const isIndexFree = await dropFromIndex(o, removed, rest.packs.length);
   if (isIndexFree) await removeNames(o, removed, rest.packs);
   await removeNames(o, removed, rest.data);
-  await removeNames(o, removed, rest.starts);
-  await removeNames(o, removed, rest.sessionRecords);
   // Packs that a locked object of the index still names stay condemned: who reads it there uses nothing on a list.
   await dropLists(o, removed, isIndexFree ? [] : rest.packs);
-  return removed;
+}
+
+export function nothingRemoved(): Removed {
+  const index = { rewritten: 0, removed: 0, unreadable: [] };
+  return { objects: 0, bytes: 0, reprieved: 0, isUnsharedGone: false, locked: [], index };
 }
 
 type Rest = {
   readonly packs: readonly Sized[];
   readonly data: readonly Sized[];
-  readonly starts: readonly Sized[];
-  readonly sessionRecords: readonly Sized[];
 };
 
 /** Of what the lists name besides roots, what is there and is not needed. Packs are flagged as doomed. */
-function chooseRest(o: Removal, removed: Removed, rootsRemoved: ReadonlySet<string>): Rest {
+function chooseRest(o: Removal, removed: Removed): Rest {
   const { tables } = o.inventory;
   const packs: Sized[] = [];
   const data: Sized[] = [];
-  const starts: Sized[] = [];
-  const sessionRecords: Sized[] = [];
   const take = (table: ObjectTable, id: Uint8Array, name: string, into: Sized[]): void => {
     const row = table.find(id);
     if (row < 0 || !table.has(row, flags.listed)) return;
@@ -110,7 +103,6 @@ function chooseRest(o: Removal, removed: Removed, rootsRemoved: ReadonlySet<stri
     switch (parsed.kind) {
       case "disk":
       case "metadata":
-      case "checkpoint":
         take(tables[parsed.kind], parsed.id, name, data);
         break;
       case "relocation": {
@@ -120,27 +112,36 @@ function chooseRest(o: Removal, removed: Removed, rootsRemoved: ReadonlySet<stri
         else data.push({ name, sizeBytes: stored.sizeBytes });
         break;
       }
-      case "session": {
-        const sizeBytes = o.inventory.sessionSizes.get(name);
-        const isSign = name.includes("/renew-");
-        if (sizeBytes === undefined) break;
-        if (!isSign && o.hasRoot(parsed.sessionId, rootsRemoved)) removed.reprieved += 1;
-        else if (name.includes("/start-")) starts.push({ name, sizeBytes });
-        else sessionRecords.push({ name, sizeBytes });
-        break;
-      }
-      case "note":
-        data.push({ name, sizeBytes: o.inventory.notes.get(name) ?? 0 });
-        break;
-      case "probe":
-        data.push({ name, sizeBytes: 0 });
-        break;
       default:
-        // `checkLists` has refused it.
+        // `checkList` has refused it.
         assert.fail(`${name} is of no kind that is removed`);
     }
   }
-  return { packs, data, starts, sessionRecords };
+  return { packs, data };
+}
+
+/**
+ * Removes what no other session can refer to. Of sessions that have a root now nothing goes but signs of life; of the others the start goes
+ * first, so that nobody who wakes up finds a session that seems to be open.
+ */
+export async function removeUnshared(
+  o: Remover,
+  removed: Removed,
+  planned: readonly Sized[],
+  hasRoot: (sessionId: string) => boolean,
+): Promise<void> {
+  const going = planned.filter(({ name }) => {
+    const parsed = parseStoredName(name);
+    const isRecord = parsed.kind === "session" && !name.includes("/renew-");
+    return !isRecord || !hasRoot(parsed.sessionId);
+  });
+  const isStart = ({ name }: Sized): boolean => name.includes("/start-");
+  await removeNames(o, removed, going.filter(isStart));
+  await removeNames(
+    o,
+    removed,
+    going.filter((its) => !isStart(its)),
+  );
 }
 
 /** Afresh, for sessions that ended meanwhile may have put more of it. False when an object that names doomed packs cannot be removed. */
@@ -182,7 +183,7 @@ async function dropFromIndex(o: Removal, removed: Removed, packCount: number): P
 
 /** Returns what is locked. */
 async function removeNames(
-  o: Removal,
+  o: Remover,
   removed: Removed | undefined,
   names: readonly Sized[],
 ): Promise<ReadonlySet<string>> {
@@ -210,7 +211,7 @@ async function removeNames(
 }
 
 async function removeUnlocked(
-  { repository, options }: Removal,
+  { repository, options }: Remover,
   keys: readonly string[],
 ): Promise<readonly LockedObject[]> {
   // Rule 10: only names of known forms.

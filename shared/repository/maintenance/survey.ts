@@ -74,6 +74,7 @@ export async function surveyRepository(
   const known = new Map(await readJudgeable(repository, inventory.roots, sessions, options));
   const judged = judgeRoots({
     rootKeys: inventory.roots.keys(),
+    before: inventory.rootsBefore,
     sessions,
     known,
     expiring,
@@ -114,6 +115,7 @@ export async function surveyRepository(
       }
       const again = judgeRoots({
         rootKeys: roots.keys(),
+        before: inventory.rootsBefore,
         sessions: now,
         known,
         expiring,
@@ -144,15 +146,7 @@ function checkList(listName: string, list: CondemnedList): void {
   });
 }
 
-const listedKinds: ReadonlySet<string> = new Set([
-  "disk",
-  "metadata",
-  "checkpoint",
-  "relocation",
-  "session",
-  "note",
-  "probe",
-]);
+const listedKinds: ReadonlySet<string> = new Set(["disk", "metadata", "relocation"]);
 
 /** R28: a root that an end names and the listing lacks was removed, or the listing is of another time. */
 async function refuseMissingRoots(
@@ -271,7 +265,7 @@ async function checkUnknownSessions(
     if (!hasEnded) unknown.add(sessionId);
   };
   for (const planned of plan.packs) look(packIdOf(planned).slice(0, 16));
-  for (const { name } of [...plan.roots, ...plan.objects]) {
+  for (const { name } of [...plan.roots, ...plan.objects, ...plan.unshared]) {
     const parsed = parseStoredName(name);
     if ("sessionId" in parsed) look(parsed.sessionId);
   }
