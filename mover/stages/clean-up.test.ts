@@ -1,8 +1,13 @@
 import type { BackupJob, Job, RestoreJob } from "@holdfast/shared/contracts/catalog-items";
+import { Failure } from "@holdfast/shared/domain/failure";
 import type { Driver } from "@holdfast/shared/ports/driver";
+import { isOpen } from "@holdfast/shared/repository/session/session-state";
+import { createMemoryObjectStore } from "@holdfast/shared/storage/memory/memory-object-store";
 import { afterEach, beforeEach, expect, test } from "vitest";
 import { aBackupJob, anInventoryItem, aRestoreJob } from "../../test/helpers/catalog-samples.ts";
 import { type ControlPlane, openControlPlane } from "../../test/helpers/control-plane.ts";
+import { createChunkIndexLoader } from "../pipeline/chunk-index-loader.ts";
+import { createTestRepository } from "../pipeline/test-repository.ts";
 import { abandonRestore } from "./finish-restore.ts";
 import { release } from "./release.ts";
 import type { StageContext } from "./stage.ts";
@@ -64,6 +69,55 @@ test("the same for its transfers", async () => {
   await expect(plane.catalog.confirmClaim("a", transfer)).rejects.toMatchObject({
     code: "fence.lost",
   });
+});
+
+/** A backup job that has begun its session in the repository. */
+async function addWriting() {
+  const repository = await createTestRepository(createMemoryObjectStore());
+  const repositorySessionId = "00112233aabbccdd";
+  const added = await addBackup();
+  await plane.catalog.updateJob("a", { repositorySessionId });
+  const job = { ...added, repositorySessionId };
+  const indexLoader = createChunkIndexLoader(repository, { logger: plane.logger });
+  const context = {
+    ...(await contextOf(job, "release")),
+    openRepository: async () => ({ repository, indexLoader }),
+  };
+  await repository.sessions.begin({
+    kind: "backup",
+    holder: "job a",
+    pins: [],
+    silenceSeconds: 60,
+    sessionId: repositorySessionId,
+  });
+  const isOpenNow = async (): Promise<boolean> =>
+    isOpen((await repository.sessions.list()).get(repositorySessionId));
+  return { job, context, isOpenNow };
+}
+
+test("a failed job ends its session in the repository", async () => {
+  const { job, context, isOpenNow } = await addWriting();
+  expect(await isOpenNow()).toBe(true);
+  await release(context, job, "failed");
+  expect(await isOpenNow()).toBe(false);
+  await release(context, job, "failed");
+});
+
+test("but not once its point may have been written: then a collection decides", async () => {
+  const { job, context, isOpenNow } = await addWriting();
+  await plane.catalog.claimTask("a", "write-recovery-point", "late");
+  await release(context, job, "failed");
+  expect(await isOpenNow()).toBe(true);
+});
+
+test("a repository that is away does not hold up the guest's clean-up", async () => {
+  const { job, context } = await addWriting();
+  const snapshot = await plane.catalog.claimTask("a", "snapshot", "m");
+  await plane.catalog.finishTask("a", snapshot, { session });
+  const openRepository = () =>
+    Promise.reject(new Failure("storage.unreachable", { message: "away" }));
+  await release({ ...context, openRepository }, job, "failed");
+  expect(calls).toEqual(["release"]);
 });
 
 async function addRestore(): Promise<RestoreJob> {
