@@ -15,6 +15,7 @@ function createStepClock() {
     now: () => 0,
     sleep: (_delayMs, signal) =>
       new Promise((resolve, reject) => {
+        signal?.throwIfAborted();
         sleepers.add(resolve);
         signal?.addEventListener("abort", () => reject(signal.reason), { once: true });
       }),
