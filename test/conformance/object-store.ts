@@ -60,6 +60,13 @@ export function describeObjectStore(harness: ObjectStoreHarness): void {
       const first = await store.get("bytes/copy");
       first[1] = 9;
       expect(await store.get("bytes/copy")).toEqual(Uint8Array.of(1, 2, 3));
+      // A Buffer's own slice() is no copy.
+      const buffer = Buffer.of(1, 2, 3);
+      await store.put("bytes/buffer", buffer);
+      buffer[0] = 9;
+      (await store.get("bytes/buffer"))[1] = 9;
+      (await store.getRange("bytes/buffer", { offset: 0, length: 3 }))[2] = 9;
+      expect([...(await store.get("bytes/buffer"))]).toEqual([1, 2, 3]);
     });
 
     test("a part of a larger buffer is stored without its surroundings", async () => {

@@ -167,6 +167,7 @@ export function createJobs(o: {
       const fence = job.attempts;
       const held = { ...contextOf(mover), kind: "backup", holder: job.jobId, pins } as const;
       await withSession(held, async (session, signal) => {
+        job.sessionId = session.sessionId;
         const recordKey = await transfer(mover, job, session, signal);
         await commit(mover, { job, fence, recordKey }, session, signal);
       });

@@ -7,6 +7,7 @@ import { decodeRoot, type Root } from "@holdfast/shared/repository/recovery-poin
 import {
   addName,
   isCommitted,
+  isOpen,
   type SessionStates,
   sessionOfRoot,
 } from "@holdfast/shared/repository/session/session-state";
@@ -25,6 +26,12 @@ export type Monitor = {
   readonly refused: (sessionId: string) => void;
   /** Roots that are points now. */
   readonly points: () => readonly string[];
+  /** A later attempt at the same point counts instead. */
+  readonly isReplaced: (rootKey: string) => boolean;
+  /** It was begun, and nobody has ended or fenced it. */
+  readonly isOpen: (sessionId: string) => boolean;
+  /** Roots that are not points but may stay as long as their session's point does: somebody may yet put their end. */
+  readonly attemptsBesides: () => readonly string[];
   /** Everything that these roots need, themselves included. */
   readonly neededBy: (rootKeys: readonly string[]) => ReadonlySet<string>;
 };
@@ -88,9 +95,14 @@ export function createMonitor(o: {
       .filter((key) => sessionOfRoot(key)?.sessionId === sessionId);
   }
 
-  function lookAt(sessionId: string): void {
+  function statesOf(sessionId: string): SessionStates {
     const states: Parameters<typeof addName>[0] = new Map();
     for (const key of o.bucket().keys(`sessions/${sessionId}/`)) addName(states, key, names);
+    return states;
+  }
+
+  function lookAt(sessionId: string): void {
+    const states = statesOf(sessionId);
     for (const rootKey of rootsOf(sessionId)) judge(rootKey, sessionId, states);
   }
 
@@ -157,6 +169,18 @@ export function createMonitor(o: {
       }
     },
     points: () => [...points],
+    isReplaced,
+    isOpen: (sessionId) => {
+      const state = statesOf(sessionId).get(sessionId);
+      return isOpen(state) && state?.fences.length === 0;
+    },
+    attemptsBesides: () => {
+      const sessionIds = new Set([...points].map((rootKey) => sessionOfRoot(rootKey)?.sessionId));
+      return o
+        .bucket()
+        .keys("points/")
+        .filter((key) => !points.has(key) && sessionIds.has(sessionOfRoot(key)?.sessionId));
+    },
     neededBy: (rootKeys) => new Set(rootKeys.flatMap((rootKey) => [...needsOf(rootKey)])),
   };
 }

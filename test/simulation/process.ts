@@ -14,7 +14,8 @@ export type Process = {
   readonly clock: Clock;
   readonly random: RandomBytes;
   readonly isAlive: () => boolean;
-  readonly isAsleep: () => boolean;
+  /** It may be told of what has long changed. */
+  readonly hasSlept: () => boolean;
   readonly kill: () => void;
   /** Runs this in the process, unless it is dead; later, when it sleeps. Answers whether it ran now. */
   readonly deliver: (what: string, run: () => void) => boolean;
@@ -97,7 +98,7 @@ export function createProcess(o: {
     name,
     random: o.random,
     isAlive: () => alive,
-    isAsleep: () => asleepUntil > scheduler.now(),
+    hasSlept: () => asleepUntil > 0,
     kill,
     deliver,
     pass,

@@ -121,7 +121,7 @@ export function createSimulatedStore(o: StoreView): ObjectStore {
 
   /** As it arrives. */
   function copy(bytes: Uint8Array): Uint8Array {
-    const copied = bytes.slice();
+    const copied = Uint8Array.from(bytes);
     if (copied.length > 0 && hit(o.rates().flip, "flipped bit")) {
       const at = faults.below(copied.length);
       copied[at] = (copied[at] ?? 0) ^ (1 << faults.below(8));
@@ -192,7 +192,7 @@ export function createSimulatedStore(o: StoreView): ObjectStore {
     url: "simulated:",
     put: (key, bytes, options) => {
       // The bytes are the caller's again once it has an answer, also when they arrive later.
-      const sent = bytes.slice();
+      const sent = Uint8Array.from(bytes);
       return call(`put ${key}`, () => put(key, sent), options, true);
     },
     get: (key, options) => call(`get ${key}`, () => copy(find(key)), options),

@@ -65,7 +65,11 @@ export function createMemoryObjectStore(
       if (objects.has(key)) {
         throw new Failure("object.exists", { message: `object ${key} exists already`, key });
       }
-      objects.set(key, { bytes: bytes.slice(), retention: call?.retention, legalHold: false });
+      objects.set(key, {
+        bytes: Uint8Array.from(bytes),
+        retention: call?.retention,
+        legalHold: false,
+      });
     },
     async get(key, call) {
       call?.signal?.throwIfAborted();
