@@ -19,6 +19,8 @@ import { systemClock } from "@holdfast/shared/ports/clock";
 import { createJsonLogger } from "@holdfast/shared/ports/logger";
 import { systemRandom } from "@holdfast/shared/ports/random";
 import { z } from "zod";
+import { createLimitBook } from "./limits/limit-book.ts";
+import { createOwnLimits, followLimitsFile } from "./limits/own-limits.ts";
 import { createDriverOpener } from "./open-driver.ts";
 import { createRepositoryOpener } from "./open-repository.ts";
 import { pollQueue } from "./tasks/poll-queue.ts";
@@ -51,6 +53,13 @@ for (const name of ["SIGTERM", "SIGINT"] as const) {
   });
 }
 
+const own = createOwnLimits(systemClock);
+if (settings.LIMITS_FILE !== undefined) {
+  const path = settings.LIMITS_FILE;
+  await followLimitsFile({ path, limits: own, clock: systemClock, logger, signal: stop.signal });
+}
+await using limits = createLimitBook({ catalog, own, clock: systemClock, logger });
+
 const options: TaskRunnerOptions = {
   services: {
     catalog,
@@ -61,8 +70,9 @@ const options: TaskRunnerOptions = {
       parameters,
       transports: createTransports(),
       clock: systemClock,
+      limits,
     }),
-    openRepository: createRepositoryOpener({ catalog, parameters, logger }),
+    openRepository: createRepositoryOpener({ catalog, parameters, logger, limits }),
   },
   queue,
   answers: createTaskTokens(createSfnClient()),

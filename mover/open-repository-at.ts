@@ -5,6 +5,7 @@ import type { ObjectStore, ObjectStoreSupports } from "@holdfast/shared/ports/ob
 import type { RandomBytes } from "@holdfast/shared/ports/random";
 import { openRepository, type Repository } from "@holdfast/shared/repository/repository";
 import { openObjectStore } from "@holdfast/shared/storage/open-object-store";
+import type { StoreThrottles } from "@holdfast/shared/storage/throttled";
 
 /** Opens the repository at a URL; its store is used as its probe found it when the repository was made. */
 export async function openRepositoryAt(
@@ -14,18 +15,24 @@ export async function openRepositoryAt(
     readonly clock: Clock;
     readonly random: RandomBytes;
     readonly logger: Logger;
+    /** All traffic with the store is within these. */
+    readonly throttles?: StoreThrottles | undefined;
   },
 ): Promise<Repository> {
+  const limits = options.throttles === undefined ? {} : { throttles: options.throttles };
   return await openRepository({
     ...options,
-    store: await openObjectStore(url),
-    reopenStore: (supports) => reopen(url, supports),
+    store: await openObjectStore(url, limits),
+    reopenStore: (supports) => reopen(url, { supports, ...limits }),
   });
 }
 
 /** Looks at it at once: a folder's store remembers from its first use on which device it is, and refuses another. */
-async function reopen(url: string, supports: ObjectStoreSupports): Promise<ObjectStore> {
-  const store = await openObjectStore(url, { supports });
+async function reopen(
+  url: string,
+  options: { readonly supports: ObjectStoreSupports; readonly throttles?: StoreThrottles },
+): Promise<ObjectStore> {
+  const store = await openObjectStore(url, options);
   if ((await store.head("config")) !== undefined) return store;
   throw new Failure("storage.unreachable", {
     message: `the repository at ${url} went away while it was opened`,

@@ -4,6 +4,7 @@ import type { Logger } from "@holdfast/shared/ports/logger";
 import type { Parameters } from "@holdfast/shared/ports/parameters";
 import { systemRandom } from "@holdfast/shared/ports/random";
 import type { Repository } from "@holdfast/shared/repository/repository";
+import type { LimitBook } from "./limits/limit-book.ts";
 import { openRepositoryAt } from "./open-repository-at.ts";
 import { type ChunkIndexLoader, createChunkIndexLoader } from "./pipeline/chunk-index-loader.ts";
 
@@ -21,12 +22,15 @@ export function createRepositoryOpener(options: {
   readonly catalog: Catalog;
   readonly parameters: Parameters;
   readonly logger: Logger;
+  readonly limits?: Pick<LimitBook, "repository">;
 }): (repositoryId: string) => Promise<OpenedRepository> {
   const { catalog, parameters, logger } = options;
 
   async function open(repositoryId: string): Promise<OpenedRepository> {
-    const { url, passphraseParameter } = await catalog.getRepository(repositoryId);
+    const item = await catalog.getRepository(repositoryId);
+    const { url, passphraseParameter } = item;
     const repository = await openRepositoryAt(url, {
+      throttles: options.limits?.repository(item),
       passphrase: await parameters.getSecret(passphraseParameter),
       clock: systemClock,
       random: systemRandom,

@@ -13,6 +13,7 @@ import { Failure, toFailureRecord } from "@holdfast/shared/domain/failure";
 import { systemClock as clock } from "@holdfast/shared/ports/clock";
 import { createJsonLogger } from "@holdfast/shared/ports/logger";
 import { systemRandom as random } from "@holdfast/shared/ports/random";
+import { createOwnLimits, followLimitsFile } from "./limits/own-limits.ts";
 import { openRepositoryAt } from "./open-repository-at.ts";
 import { backUpImage } from "./standalone/back-up-image.ts";
 import { listImagePoints, readMetadata } from "./standalone/describe-points.ts";
@@ -35,6 +36,8 @@ process.on("SIGTERM", cancel);
 // A terminal sends Ctrl-C to the CLI as well, and the CLI decides.
 process.on("SIGINT", () => undefined);
 
+const own = createOwnLimits(clock);
+
 const context: StandaloneContext = {
   signal: stop.signal,
   clock,
@@ -42,7 +45,9 @@ const context: StandaloneContext = {
   logger,
   emit,
   reportProgress,
-  open: ({ url, passphrase }) => openRepositoryAt(url, { passphrase, clock, random, logger }),
+  limits: own,
+  open: ({ url, passphrase }) =>
+    openRepositoryAt(url, { passphrase, clock, random, logger, throttles: own.store }),
 };
 
 const input = createInterface({ input: process.stdin });
@@ -52,6 +57,7 @@ input.once("close", cancel);
 async function answer(line: string): Promise<void> {
   try {
     const request = StandaloneRequest.parse(JSON.parse(line));
+    await applyLimits(request);
     const result = await perform(request);
     emit({ type: "result", result: standaloneResults[request.kind].parse(result) });
   } catch (error) {
@@ -63,6 +69,14 @@ async function answer(line: string): Promise<void> {
     input.close();
     process.stdin.destroy();
   }
+}
+
+async function applyLimits(request: ReturnType<typeof StandaloneRequest.parse>): Promise<void> {
+  if (!("limits" in request) || request.limits === undefined) return;
+  const { file: path, ...rates } = request.limits;
+  own.set(rates);
+  const { signal } = stop;
+  if (path !== undefined) await followLimitsFile({ path, limits: own, clock, logger, signal });
 }
 
 function emit(line: StandaloneLine): void {

@@ -19,12 +19,14 @@ export async function listImagePoints(
         takenAt: point.takenAt,
         rootKey: point.rootKey,
         ...describeDamage(damage.points.get(point.rootKey)),
-        disks: point.disks.map(({ key, sizeBytes, bytesRead, bytesNew, bytesStored }) => ({
+        disks: point.disks.map(({ key, sizeBytes, mode, reason, ...disk }) => ({
           key,
           sizeBytes,
-          bytesRead,
-          bytesNew,
-          bytesStored,
+          mode,
+          reason,
+          bytesRead: disk.bytesRead,
+          bytesNew: disk.bytesNew,
+          bytesStored: disk.bytesStored,
         })),
       })),
   };

@@ -2,6 +2,7 @@ import type { Repository } from "@holdfast/shared/repository/repository";
 import { standaloneHolder, withReadSession } from "../hold-session.ts";
 import { restoreDisk } from "../pipeline/restore-disk.ts";
 import { openImageTarget } from "../transport/image-target.ts";
+import { throttledWriter } from "../transport/throttled-disk.ts";
 import { chooseDisk, findRoot } from "./find-point.ts";
 import type { Request, StandaloneContext } from "./standalone-context.ts";
 
@@ -42,7 +43,7 @@ async function restore(
     repository,
     recordKey: disk.recordKey,
     digest: disk.digest,
-    writer,
+    writer: throttledWriter(writer, context.limits.disk),
     despiteDamage,
     onProgress: context.reportProgress(disk.key),
     signal,

@@ -2,7 +2,9 @@ import { mkdtemp, readFile, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { Serving } from "@holdfast/shared/contracts/standalone";
-import { Failure } from "@holdfast/shared/domain/failure";
+import { Failure, isFailure } from "@holdfast/shared/domain/failure";
+import type { Repository } from "@holdfast/shared/repository/repository";
+import { standaloneHolder, withReadSession } from "../hold-session.ts";
 import type { ListenAddress, ServerTls } from "../serve/nbd-server.ts";
 import { servePoint } from "../serve/serve-point.ts";
 import { chooseDisk, findRoot } from "./find-point.ts";
@@ -16,11 +18,30 @@ export async function serve(
   context: StandaloneContext,
   request: Request<"point-serve">,
 ): Promise<unknown> {
-  const { signal, logger, clock } = context;
   const repository = await context.open(request);
-  const startedMs = clock.now();
   const rootKey = await findRoot(context, repository, request.pointId);
-  const point = await repository.readPoint(rootKey, { signal });
+  return await withReadSession(
+    {
+      ...context,
+      repository,
+      kind: "restore",
+      holder: standaloneHolder(),
+      pins: [rootKey],
+      onNoSession: (message) => context.emit({ type: "warning", message }),
+    },
+    (_, signal) => serveUntilStopped({ ...context, signal }, request, repository, rootKey),
+  );
+}
+
+async function serveUntilStopped(
+  context: StandaloneContext,
+  request: Request<"point-serve">,
+  repository: Repository,
+  rootKey: string,
+): Promise<unknown> {
+  const { signal, logger, clock } = context;
+  const startedMs = clock.now();
+  const point = await repository.readSummary(rootKey, { signal });
   const disks = request.disk === undefined ? point.disks : [chooseDisk(point, request.disk)];
   const tls = request.tlsFolder === undefined ? undefined : await readTls(request.tlsFolder);
   await using socket = request.listen === undefined ? await newSocketFolder() : undefined;
@@ -53,6 +74,8 @@ export async function serve(
   };
   context.emit({ type: "serving", serving });
   await aborted(signal);
+  // Its session was taken for dead: what it reads may be removed.
+  if (isFailure(signal.reason, "session.ended")) throw signal.reason;
   const seconds = (clock.now() - startedMs) / 1000;
   return { pointId: point.pointId, ...server.served, seconds };
 }

@@ -4,6 +4,7 @@ import type { Logger } from "@holdfast/shared/ports/logger";
 import type { RandomBytes } from "@holdfast/shared/ports/random";
 import type { Repository } from "@holdfast/shared/repository/repository";
 import type { z } from "zod";
+import type { OwnLimits } from "../limits/own-limits.ts";
 
 /** What a request made on the CLI gets: the process's own things, and the way to tell the CLI. */
 export type StandaloneContext = {
@@ -17,6 +18,8 @@ export type StandaloneContext = {
   readonly reportProgress: (disk: string) => ReportProgress;
   /** Fails with `repository.not-found`, `repository.key-wrong`, `storage.unreachable`. */
   readonly open: (access: RepositoryAccess) => Promise<Repository>;
+  /** Of this process; `open` has put them on the repository's traffic already. */
+  readonly limits: OwnLimits;
 };
 
 export type ReportProgress = (now: {

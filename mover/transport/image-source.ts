@@ -20,15 +20,23 @@ export type ImageSourceSpec = {
   readonly source: string;
   /** Of files; undefined is raw, unless the file begins as qcow2 does: then it must be said. */
   readonly format: "raw" | "qcow2" | undefined;
+  /** Of an NBD export: what this dirty bitmap doesn't name is called unchanged. */
+  readonly bitmap?: string;
   readonly signal?: AbortSignal;
 };
 
 /**
  * Fails with `input.invalid` (format not said, no such kind of file), `not-found`, `unsupported` (qcow2 with backing file
- * and the like), `host.package-missing`, `busy` (a running VM has the image open), and as an NBD connection does.
+ * and the like), `host.package-missing`, `busy` (a running VM has the image open), `changes.unknown` (no such bitmap), and as an NBD
+ * connection does.
  */
 export async function openImageSource(spec: ImageSourceSpec): Promise<ImageSource> {
   if (isNbdUri(spec.source)) return openNbdSource(spec);
+  if (spec.bitmap !== undefined) {
+    throw new Failure("input.invalid", {
+      message: `--bitmap is of NBD exports; serve ${spec.source} with \`qemu-nbd --read-only --bitmap=${spec.bitmap}\` and give its URI`,
+    });
+  }
   const probe = await inspectFile(spec.source);
   if (spec.format === "qcow2") return openQcow2(spec, probe);
   if (spec.format === undefined && probe.looksLikeQcow2) {
@@ -57,7 +65,8 @@ async function inspectFile(path: string): Promise<FileProbe> {
   return { header, looksLikeQcow2: hasQcow2Magic(header), isBlockDevice };
 }
 
-async function openNbdSource({ source, format, signal }: ImageSourceSpec): Promise<ImageSource> {
+async function openNbdSource(spec: ImageSourceSpec): Promise<ImageSource> {
+  const { source, format, bitmap, signal } = spec;
   if (format === "qcow2") {
     throw new Failure("input.invalid", {
       message: "an NBD export has no format: its server gives the disk's bytes; leave --format out",
@@ -65,6 +74,11 @@ async function openNbdSource({ source, format, signal }: ImageSourceSpec): Promi
   }
   const { address, exportName } = parseNbdUri(source);
   const call = { exportName, ...(signal === undefined ? {} : { signal }) };
+  if (bitmap !== undefined) {
+    const extents = { by: "dirty-bitmap", name: bitmap } as const;
+    const reader = await openNbdReader(address, { ...call, extents });
+    return describe(reader, `NBD export, changes from its bitmap ${bitmap}`);
+  }
   try {
     const reader = await openNbdReader(address, { ...call, extents: { by: "allocation" } });
     return describe(reader, "NBD export, holes from its server");

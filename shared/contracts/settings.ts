@@ -23,6 +23,22 @@ export const FunctionSettings = z.object({
 });
 export type FunctionSettings = z.infer<typeof FunctionSettings>;
 
+const OwnRate = z.union([z.int().min(0), z.literal("off")]).optional();
+
+/**
+ * Limits of one mover, or of a stand-alone command: bytes a second out of and into disks and storage, and calls a second. Absent
+ * is off; 0 lets nothing pass.
+ */
+export const OwnRates = z.strictObject({
+  read: OwnRate,
+  write: OwnRate,
+  diskRequests: OwnRate,
+  download: OwnRate,
+  upload: OwnRate,
+  storeRequests: OwnRate,
+});
+export type OwnRates = z.infer<typeof OwnRates>;
+
 export const MoverSettings = z.object({
   CATALOG_TABLE: z.string().min(1),
   SITE_ID: z.string().min(1),
@@ -37,5 +53,7 @@ export const MoverSettings = z.object({
   DRAIN_SECONDS: z.coerce.number().min(0).max(3600).default(10),
   /** Worker threads that hash, compress and seal. */
   WORKERS: z.coerce.number().int().min(1).max(64).optional(),
+  /** File with this mover's own limits, `{ "upload": "20M", "read": "off" }`; followed while it runs. */
+  LIMITS_FILE: z.string().min(1).optional(),
 });
 export type MoverSettings = z.infer<typeof MoverSettings>;

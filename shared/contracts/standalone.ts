@@ -1,4 +1,5 @@
 import { z } from "zod";
+import { OwnRates } from "./settings.ts";
 
 /**
  * Between the CLI and `mover/standalone.ts`, which works on a repository without a control plane:
@@ -9,6 +10,8 @@ const Access = {
   /** A directory or `s3://bucket/prefix`. */
   url: z.string().min(1).max(2048),
   passphrase: z.string().min(1).max(1024),
+  /** `file`: more limits, which win, and are followed while the command runs. */
+  limits: OwnRates.extend({ file: z.string().min(1).max(4096).optional() }).optional(),
 };
 
 export const imageFormats = ["raw", "qcow2"] as const;
@@ -52,6 +55,14 @@ export const StandaloneRequest = z.discriminatedUnion("kind", [
     format: ImageFormat.optional(),
     /** Points of one name follow each other: the newest is what the next one is deduplicated against first. */
     name: z.string().min(1).max(200),
+    /** A point of this name, or `latest`: what did not change since is taken over from it. Needs `changes` or `bitmap`. */
+    base: z.string().min(1).max(200).optional(),
+    /** File with the ranges that changed since the base. */
+    changes: z.string().min(1).max(4096).optional(),
+    /** Dirty bitmap of the NBD export that the source is: what it names changed since the base. */
+    bitmap: z.string().min(1).max(1023).optional(),
+    /** Share of what is called unchanged or zero that is read and compared; with a base 0.01, else 0. */
+    sampleShare: z.number().min(0).max(1).optional(),
   }),
   z.strictObject({ kind: z.literal("image-points"), ...Access, name: z.string().optional() }),
   z.strictObject({
@@ -151,6 +162,9 @@ export const ImagePoint = z.object({
     z.object({
       key: z.string(),
       sizeBytes: z.int(),
+      mode: z.enum(["full", "incremental"]).optional(),
+      /** Why it is in full although an incremental was asked for. */
+      reason: z.string().optional(),
       bytesRead: z.int().optional(),
       bytesNew: z.int().optional(),
       bytesStored: z.int().optional(),

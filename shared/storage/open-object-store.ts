@@ -12,6 +12,7 @@ import { inspectDirectory } from "./directory/inspect-directory.ts";
 import { type Finding, note, type StorageReport } from "./finding.ts";
 import { probeObjectStore } from "./probe-object-store.ts";
 import { parseStorageUrl, type StorageAddress } from "./storage-url.ts";
+import { type StoreThrottles, throttled } from "./throttled.ts";
 import { withRetries } from "./with-retries.ts";
 
 /**
@@ -21,10 +22,12 @@ import { withRetries } from "./with-retries.ts";
  */
 export async function openObjectStore(
   url: string,
-  options: { readonly supports?: ObjectStoreSupports } = {},
+  options: { readonly supports?: ObjectStoreSupports; readonly throttles?: StoreThrottles } = {},
 ): Promise<ObjectStore> {
   const store = await openAddress(parseStorageUrl(url), options.supports);
-  return withRetries(store, {}, systemClock, systemRandom);
+  // Inside of the retries, which are traffic as well.
+  const limited = options.throttles === undefined ? store : throttled(store, options.throttles);
+  return withRetries(limited, {}, systemClock, systemRandom);
 }
 
 /**

@@ -3,11 +3,13 @@ import { type ImagePoint, imageFormats } from "@holdfast/shared/contracts/standa
 import type { CommandDefinition, CommandInput, OptionDefinition } from "../command.ts";
 import type { Context } from "../context.ts";
 import { exitCodes } from "../exit-codes.ts";
+import { parsePercentage } from "../parse-values.ts";
 import { readPassphrase } from "../read-secret.ts";
 import { formatBytes, formatTime, printable } from "../render/format.ts";
 import { note, printFields, printTable } from "../report.ts";
 import { sizesText } from "../watch-jobs.ts";
 import { holdImage } from "./object-lock.ts";
+import { limitOptions, readLimits } from "./limits.ts";
 import { chooseFormat, restoreImage } from "./restore-image.ts";
 import { runAsJob } from "./run-as-job.ts";
 import { writeDocuments } from "./write-documents.ts";
@@ -43,6 +45,24 @@ const backup: CommandDefinition = {
       summary: "of the source; qcow2 is read through qemu-nbd (default: by its ending)",
       choices: imageFormats,
     },
+    {
+      flags: "--base <point>",
+      summary: "read only what changed since this point of the same name, or since the latest",
+    },
+    {
+      flags: "--changes <file>",
+      summary:
+        "with --base: changed ranges as JSON, [{offset,length}] in bytes, or what nbdinfo or qemu-img map print",
+    },
+    {
+      flags: "--bitmap <name>",
+      summary: "with --base: dirty bitmap of the NBD export that the source is",
+    },
+    {
+      flags: "--sample-share <share>",
+      summary: "share of what is called unchanged that is read and compared (1% with --base)",
+    },
+    ...limitOptions,
   ],
   examples: [
     {
@@ -53,6 +73,11 @@ const backup: CommandDefinition = {
       command:
         "holdfast image backup nbd://127.0.0.1:10809/vda --repository s3://backups/lab --name web1",
       explanation: "From an NBD export into a bucket.",
+    },
+    {
+      command:
+        "holdfast image backup 'nbd+unix:///?socket=/run/web1.nbd' --repository /srv/backup --name web1 --base latest --bitmap daily",
+      explanation: "Only what the bitmap names is read, and 1 % of the rest as a check.",
     },
   ],
   run: async (context, input) => {
@@ -67,7 +92,11 @@ const backup: CommandDefinition = {
       source: isUrl ? source : resolve(source),
       ...(format === undefined ? {} : { format }),
       name,
+      ...readBase(input),
+      ...readLimits(input),
     });
+    const [disk] = result.point.disks;
+    if (disk?.reason) note(context, `Read in full: ${printable(disk.reason)}`);
     if (!context.settings.json) {
       const { sizeBytes, bytesRead, bytesNew, bytesStored, seconds } = result.summary;
       context.stdout.write(
@@ -108,6 +137,7 @@ const points: CommandDefinition = {
           { title: "NAME" },
           { title: "TAKEN" },
           { title: "DISKS" },
+          { title: "MODE" },
           { title: "SIZE", align: "right" },
           ...(isDamaged ? [{ title: "DAMAGE" }] : []),
         ],
@@ -116,6 +146,7 @@ const points: CommandDefinition = {
           point.name,
           formatTime(point.takenAt),
           point.disks.map(({ key }) => key).join(","),
+          [...new Set(point.disks.map(({ mode }) => mode ?? "-"))].join(","),
           formatBytes(point.disks.reduce((sum, disk) => sum + disk.sizeBytes, 0)),
           ...(isDamaged ? [damageText(point)] : []),
         ]),
@@ -156,6 +187,7 @@ const restore: CommandDefinition = {
       choices: imageFormats,
     },
     { flags: "--overwrite", summary: "replace the file if it exists" },
+    ...limitOptions,
     {
       flags: "--despite-damage",
       summary: "where data is lost write zeros, say where, and end with exit code 8",
@@ -179,6 +211,7 @@ const restore: CommandDefinition = {
       ...(await readAccess(context, input)),
       pointId: input.argument("point"),
       ...(disk === undefined ? {} : { disk }),
+      ...readLimits(input),
       output,
       format: chooseFormat(input.text("format"), output) ?? "raw",
       overwrite: input.flag("overwrite"),
@@ -241,6 +274,20 @@ export const imageCommands: readonly CommandDefinition[] = [
   metadata,
   holdImage,
 ];
+
+/** How `image backup` is told what changed. */
+function readBase(input: CommandInput) {
+  const base = input.text("base");
+  const changes = input.text("changes");
+  const bitmap = input.text("bitmap");
+  const share = input.text("sampleShare");
+  return {
+    ...(base === undefined ? {} : { base }),
+    ...(changes === undefined ? {} : { changes: resolve(changes) }),
+    ...(bitmap === undefined ? {} : { bitmap }),
+    ...(share === undefined ? {} : { sampleShare: parsePercentage("--sample-share", share) }),
+  };
+}
 
 function describeDisk({ key, sizeBytes }: { key: string; sizeBytes: number }): string {
   return `${key} (${formatBytes(sizeBytes)})`;

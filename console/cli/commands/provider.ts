@@ -10,6 +10,7 @@ import { formatAge } from "../render/format.ts";
 import { renderTable } from "../render/table.ts";
 import { note, printFields, printTable } from "../report.ts";
 import { watchJobs } from "../watch-jobs.ts";
+import { limitProvider } from "./limits.ts";
 import { followJobs, newIdempotencyKey } from "./start-job.ts";
 
 const nameArgument = { name: "name", summary: "name of the provider" };
@@ -202,7 +203,14 @@ const sync: CommandDefinition = {
   },
 };
 
-export const providerCommands: readonly CommandDefinition[] = [add, list, test, remove, sync];
+export const providerCommands: readonly CommandDefinition[] = [
+  add,
+  list,
+  test,
+  limitProvider,
+  remove,
+  sync,
+];
 
 function addressText({ user, host, port }: SshAddress): string {
   return `ssh://${user}@${host.includes(":") ? `[${host}]` : host}:${port}`;

@@ -5,6 +5,7 @@ import { formatAge, printable } from "../render/format.ts";
 import { note, printFields, printTable } from "../report.ts";
 import { doctorRepository } from "./doctor.ts";
 import { repositoryUrl } from "./image.ts";
+import { limitRepository } from "./limits.ts";
 import { extendRepositoryLocks, parseLock } from "./object-lock.ts";
 import { recoverRepository } from "./recover-repository.ts";
 import { repairRepository } from "./repair-repository.ts";
@@ -140,6 +141,7 @@ export const repositoryCommands: readonly CommandDefinition[] = [
   init,
   add,
   list,
+  limitRepository,
   verifyRepository,
   repairRepository,
   doctorRepository,

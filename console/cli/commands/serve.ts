@@ -8,7 +8,8 @@ import { parseBytes, parseWholeNumber } from "../parse-values.ts";
 import { readPassphrase } from "../read-secret.ts";
 import { formatBytes, formatDuration, printable } from "../render/format.ts";
 import { note } from "../report.ts";
-import { repositoryUrl } from "./image.ts";
+import { repositoryUrl } from "../repository-url.ts";
+import { limitOptions, readLimits } from "./limits.ts";
 
 const mib = 1024 ** 2;
 
@@ -39,6 +40,7 @@ export const serveCommand: CommandDefinition = {
         "TLS with client certificates, by ca-cert.pem, server-cert.pem and server-key.pem in the folder",
     },
     { flags: "--cache <size>", summary: "memory for opened chunks (default 256M)" },
+    ...limitOptions,
   ],
   examples: [
     {
@@ -82,6 +84,7 @@ export const serveCommand: CommandDefinition = {
         ...(listen === undefined ? {} : { listen }),
         ...(tls === undefined ? {} : { tlsFolder: resolve(tls) }),
         cacheBytes,
+        ...readLimits(input),
       },
       {
         signal: stop.signal,
