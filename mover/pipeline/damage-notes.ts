@@ -20,6 +20,8 @@ export type DamageNotes = {
   readonly bad: (record: BadRecord) => void;
   /** A pack that does not say what is in it. */
   readonly unknownPack: (packId: Uint8Array, failure: Failure) => void;
+  /** A pack that the index lists and that is gone. */
+  readonly missingPack: (packId: Uint8Array) => void;
   /** Records of this pack were looked for and not found. */
   readonly missed: (packIdHex: string) => boolean;
   /** Tells of damage that costs no point anything. */
@@ -56,6 +58,7 @@ export async function openDamageNotes(o: {
   return {
     known,
     bad: ({ packId, offset }) => addPlace(bad, toHex(packId), offset),
+    missingPack: (packId) => bad.set(toHex(packId), "all"),
     missed: (packId) => bad.has(packId),
     unknownPack: (packId, { message }) => unknown.set(toHex(packId), { packId, reason: message }),
     explain: ({ report, chunks }) => {

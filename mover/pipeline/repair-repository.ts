@@ -164,8 +164,8 @@ async function look(
     ...o,
     relocations,
     share: 1,
-    isTrusted: ({ pack, packOffset }) =>
-      !o.readAll && listed.has(toHex(pack.packId)) && !places.has(pack.packId, packOffset),
+    isTrustedAt: ({ packId, offset }) =>
+      !o.readAll && listed.has(toHex(packId)) && !places.has(packId, offset),
     wasRead: () => false,
     onUnsteady: (object, failure) => report.harmless(object, failure.message),
   });

@@ -1,5 +1,5 @@
 import { type Failure, isFailure } from "@holdfast/shared/domain/failure";
-import { freeBytes } from "@holdfast/shared/repository/format/bytes";
+import { freeBytes, toHex } from "@holdfast/shared/repository/format/bytes";
 import { packName } from "@holdfast/shared/repository/pack/pack";
 import type { RecordLocation, Relocations } from "@holdfast/shared/repository/pack/relocations";
 import type { Repository } from "@holdfast/shared/repository/repository";
@@ -9,7 +9,7 @@ import type { PackRange } from "./restore-plan.ts";
 
 /**
  * A range of a pack that did not open as a whole, chunk by chunk: each from its own place, else from where relocations say that the same
- * bytes lie. Only bytes that have the chunk's id are taken from anywhere.
+ * bytes lie; chunks that lie side by side there are read together. Only bytes that have the chunk's id are taken from anywhere.
  */
 export type Rescued = Opened & {
   /** Positions among the range's chunks whose own place is damaged or missing, and why. */
@@ -26,64 +26,124 @@ export type ChunkRescue = (
   o: { readonly into?: SharedArrayBuffer; readonly signal: AbortSignal },
 ) => Promise<Rescued>;
 
+type Chunk = PackRange["chunks"][number];
+type Placed = { readonly position: number; readonly at: RecordLocation };
+
 export function createChunkRescue(o: {
-  readonly repository: Repository;
+  readonly repository: Pick<Repository, "store">;
   readonly openers: ChunkOpeners;
   readonly relocations: Relocations;
 }): ChunkRescue {
   const { store } = o.repository;
 
   return async (range, reason, { into, signal }) => {
-    const total = range.chunks.reduce((sum, { length }) => sum + length, 0);
+    const { chunks } = range;
+    const starts: number[] = [];
+    let total = 0;
+    for (const { length } of chunks) {
+      starts.push(total);
+      total += length;
+    }
     const bytes = new Uint8Array(into ?? new ArrayBuffer(total), 0, total);
-    const ids: Uint8Array[] = [];
+    const ids = chunks.map(({ id }) => id);
     const damaged = new Map<number, Failure>();
-    const lost = new Set<number>();
     let bytesRead = 0;
-    let isPackMissing = isFailure(reason, "object.not-found");
 
-    async function openAt(chunk: PackRange["chunks"][number], at: RecordLocation): Promise<Opened> {
-      const { packId, epoch, offset, storedLength } = at;
-      const place = { offset, length: storedLength };
+    /** Chunks side by side in one pack; all or none. */
+    async function take(run: readonly Placed[]): Promise<void> {
+      const first = run[0]?.at;
+      const last = run.at(-1)?.at;
+      if (first === undefined || last === undefined) return;
+      const { packId, epoch, offset } = first;
+      const place = { offset, length: last.offset + last.storedLength - offset };
       const sealed = await store.getRange(packName(packId), place, { signal });
       bytesRead += sealed.length;
-      const chunks = [{ ...chunk, offset, storedLength }];
-      return await o.openers.open({ packId, epoch, offset, bytes: sealed, chunks });
-    }
-
-    async function openElsewhere(chunk: PackRange["chunks"][number]): Promise<Opened | undefined> {
-      for (const at of await o.relocations.find(range.packId, chunk.offset, { signal })) {
-        try {
-          return await openAt(chunk, at);
-        } catch (error) {
-          if (!isUnreadable(error)) throw error;
-        }
+      const wanted = run.map(({ position, at }) => ({ ...chunkAt(position), ...at }));
+      const opened = await o.openers.open({ packId, epoch, offset, bytes: sealed, chunks: wanted });
+      let from = 0;
+      for (const [index, { position }] of run.entries()) {
+        const { length } = chunkAt(position);
+        bytes.set(opened.bytes.subarray(from, from + length), starts[position] ?? 0);
+        ids[position] = opened.ids[index] ?? chunkAt(position).id;
+        from += length;
       }
-      return undefined;
+      freeBytes(opened.bytes);
     }
 
-    let from = 0;
-    for (const [position, chunk] of range.chunks.entries()) {
-      let opened: Opened | undefined;
+    function chunkAt(position: number): Chunk {
+      const chunk = chunks[position];
+      if (chunk === undefined) throw new Error(`the range has no chunk ${position}`);
+      return chunk;
+    }
+
+    async function tryTake(run: readonly Placed[]): Promise<Failure | undefined> {
       try {
-        if (isPackMissing) throw reason;
-        opened = await openAt(chunk, { ...range, ...chunk });
+        await take(run);
+        return undefined;
       } catch (error) {
         if (!isUnreadable(error)) throw error;
-        isPackMissing ||= isFailure(error, "object.not-found");
-        damaged.set(position, error);
-        opened = await openElsewhere(chunk);
+        return error;
       }
-      if (opened === undefined) {
-        lost.add(position);
-        bytes.fill(0, from, from + chunk.length);
-      } else {
-        bytes.set(opened.bytes, from);
-        freeBytes(opened.bytes);
+    }
+
+    let missing = isFailure(reason, "object.not-found") ? reason : undefined;
+    for (const [position, chunk] of chunks.entries()) {
+      const failure = missing ?? (await tryTake([{ position, at: { ...range, ...chunk } }]));
+      if (failure === undefined) continue;
+      if (isFailure(failure, "object.not-found")) missing = failure;
+      damaged.set(position, failure);
+    }
+
+    const open = new Map<number, RecordLocation[]>();
+    for (const position of damaged.keys()) {
+      const places = await o.relocations.find(range.packId, chunkAt(position).offset, { signal });
+      open.set(position, [...places]);
+    }
+    // All of their nearest places at once, then what is still open one by one.
+    const nearest = [...open].flatMap(([position, [at]]) =>
+      at === undefined ? [] : [{ position, at }],
+    );
+    for (const run of sideBySide(nearest)) {
+      const failure = await tryTake(run);
+      if (failure === undefined) for (const { position } of run) open.delete(position);
+    }
+    for (const [position, places] of open) {
+      for (const at of places) {
+        if ((await tryTake([{ position, at }])) !== undefined) continue;
+        open.delete(position);
+        break;
       }
-      ids.push(opened?.ids[0] ?? chunk.id);
-      from += chunk.length;
+    }
+    const lost = new Set(open.keys());
+    for (const position of lost) {
+      const from = starts[position] ?? 0;
+      bytes.fill(0, from, from + chunkAt(position).length);
     }
     return { bytes, ids, damaged, lost, bytesRead };
   };
+}
+
+/** Reading over a gap of this many bytes is cheaper than another request. */
+const gapBytesMax = 128 * 1024;
+const runBytesMax = 8 * 1024 * 1024;
+
+function sideBySide(placed: readonly Placed[]): readonly (readonly Placed[])[] {
+  const runs: Placed[][] = [];
+  const byPack = Map.groupBy(placed, ({ at }) => `${toHex(at.packId)}/${at.epoch}`);
+  for (const its of byPack.values()) {
+    let run: Placed[] = [];
+    for (const one of its.toSorted((left, right) => left.at.offset - right.at.offset)) {
+      const first = run[0]?.at;
+      const last = run.at(-1)?.at;
+      const gap = last === undefined ? 0 : one.at.offset - (last.offset + last.storedLength);
+      const length = one.at.offset + one.at.storedLength - (first?.offset ?? one.at.offset);
+      if (run.length > 0 && (gap < 0 || gap > gapBytesMax || length > runBytesMax)) {
+        runs.push(run);
+        run = [];
+      }
+      run.push(one);
+    }
+    if (run.length > 0) runs.push(run);
+  }
+  return runs;
 }

@@ -54,8 +54,11 @@ export function createChunkChecks(o: {
   readonly relocations: Relocations;
   /** Above 0; 1 takes all. */
   readonly share: number;
-  /** Chunks that need not be read: their pack was read whole not long ago. */
-  readonly isTrusted: (entry: LeafEntry) => boolean;
+  /** Records that need not be read: their pack was read whole not long ago. */
+  readonly isTrustedAt: (place: {
+    readonly packId: Uint8Array;
+    readonly offset: number;
+  }) => boolean;
   /** Its pack was read whole in this run, and all of it was right. */
   readonly wasRead: (packId: Uint8Array) => boolean;
   /** Bytes of this object were wrong once and right when they were read again. */
@@ -80,11 +83,14 @@ export function createChunkChecks(o: {
     return fingerprint({ ...chunk, packId: range.packId, epoch: range.epoch });
   }
 
-  function blame({ packId }: PackRange, offset: number, failure: Failure): void {
+  /** A pack that is gone with all that was needed of it elsewhere was compacted: that is no damage. */
+  function blame({ packId }: PackRange, offset: number, failure: Failure, isLost: boolean): void {
     const key = toHex(packId);
     const known = damaged.get(key);
-    if (isFailure(failure, "object.not-found")) damaged.set(key, "all");
-    else if (known === undefined) damaged.set(key, new Set([offset]));
+    if (isFailure(failure, "object.not-found")) {
+      if (!isLost) return;
+      damaged.set(key, "all");
+    } else if (known === undefined) damaged.set(key, new Set([offset]));
     else if (known !== "all") known.add(offset);
     if (!reasons.has(key)) reasons.set(key, failure.message);
   }
@@ -98,14 +104,37 @@ export function createChunkChecks(o: {
     if (opened.bytes.buffer instanceof ArrayBuffer) opened.bytes.buffer.transfer(0);
   }
 
+  /** Whether the chunk is where a relocation says, and was read there or need not be. */
+  async function isCoveredElsewhere(range: PackRange, chunk: Chunk): Promise<boolean> {
+    const { id, length } = chunk;
+    for (const at of await o.relocations.find(range.packId, chunk.offset, { signal })) {
+      const mark = fingerprint({ ...at, id, length });
+      if (met.has(mark) && !bad.has(mark)) return true;
+      if (o.isTrustedAt(at)) return true;
+    }
+    return false;
+  }
+
+  /** Of a pack that is gone. */
+  async function openMoved(range: PackRange, reason: Failure): Promise<number> {
+    const chunks: Chunk[] = [];
+    for (const chunk of range.chunks) {
+      if (await isCoveredElsewhere(range, chunk)) chunksElsewhere += 1;
+      else chunks.push(chunk);
+    }
+    return chunks.length === 0 ? 0 : await openSingly({ ...range, chunks }, reason);
+  }
+
   /** A range that does not open is read again chunk by chunk: exactly the bad ones are named. */
   async function openSingly(range: PackRange, reason: Failure): Promise<number> {
     const rescued = await rescue(range, reason, { signal });
     bytesRead += rescued.bytesRead;
+    chunksChecked += range.chunks.length;
     for (const [position, chunk] of range.chunks.entries()) {
       const failure = rescued.damaged.get(position);
-      if (failure !== undefined) blame(range, chunk.offset, failure);
-      if (rescued.lost.has(position)) {
+      const isLost = rescued.lost.has(position);
+      if (failure !== undefined) blame(range, chunk.offset, failure, isLost);
+      if (isLost) {
         bad.add(markOf(range, chunk));
         chunksBad += 1;
       } else {
@@ -119,9 +148,11 @@ export function createChunkChecks(o: {
 
   return {
     isDue: (entry) => {
-      if (!isSampled(entry) || o.isTrusted(entry) || met.has(markOfEntry(entry))) return false;
+      const { packId } = entry.pack;
+      if (!isSampled(entry) || o.isTrustedAt({ packId, offset: entry.packOffset })) return false;
+      if (met.has(markOfEntry(entry))) return false;
       // What an entry says of a pack that was read is compared with what the pack says, as long as that is remembered.
-      return !met.isFull() || !o.wasRead(entry.pack.packId);
+      return !met.isFull() || !o.wasRead(packId);
     },
     isBad: (entry) => bad.has(markOfEntry(entry)),
     reasonOf: (packId) => reasons.get(toHex(packId)),
@@ -132,12 +163,13 @@ export function createChunkChecks(o: {
       if (chunks.length === 0) return 0;
       await slots.take(signal);
       try {
-        chunksChecked += chunks.length;
         await open({ ...range, chunks });
+        chunksChecked += chunks.length;
         return 0;
       } catch (error) {
         if (!isUnreadable(error)) throw error;
-        return await openSingly({ ...range, chunks }, error);
+        const read = isFailure(error, "object.not-found") ? openMoved : openSingly;
+        return await read({ ...range, chunks }, error);
       } finally {
         slots.give();
       }

@@ -21,7 +21,8 @@ export type VerifyHistory = {
   readonly packs: number;
   readonly bytesStored: number;
   /** What is to be read in this run, longest unread first, else in the order of names: packs of one backup lie together. */
-  readonly due: readonly PackToRead[];
+  readonly due: Iterable<PackToRead>;
+  readonly packsDue: number;
   readonly bytesDue: number;
   /** This run goes on where that one was cut off; milliseconds since 1970. */
   readonly resumedFrom: number | undefined;
@@ -117,10 +118,11 @@ export async function openVerifyHistory(o: {
     const row = table.find(packId);
     return row < 0 ? undefined : states[row];
   };
-  const due = Array.from(dueRows, (row) => ({
-    packId: Uint8Array.from(table.id(row)),
-    sizeBytes: table.sizeBytes(row),
-  }));
+  function* due(): Generator<PackToRead> {
+    for (const row of dueRows) {
+      yield { packId: Uint8Array.from(table.id(row)), sizeBytes: table.sizeBytes(row) };
+    }
+  }
 
   let waiting: VerifiedPack[] = [];
   let savedMs = startedMs;
@@ -160,8 +162,9 @@ export async function openVerifyHistory(o: {
   return {
     packs: table.count(),
     bytesStored,
-    due,
-    bytesDue: due.reduce((sum, { sizeBytes }) => sum + sizeBytes, 0),
+    due: due(),
+    packsDue: dueRows.length,
+    bytesDue: dueRows.reduce((sum, row) => sum + table.sizeBytes(row), 0),
     resumedFrom: resumed?.runStartedAt,
     isListed: (packId) => table.find(packId) >= 0,
     isTrusted: (packId) => stateOf(packId) === packStates.trusted,

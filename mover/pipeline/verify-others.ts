@@ -134,29 +134,31 @@ export async function verifyRelocations(
 /** Only writers use the index: without a segment they store again what it listed. */
 export async function verifyIndex(
   { repository, report, signal }: Looking,
-  isListed: (packId: Uint8Array) => boolean,
+  o: {
+    readonly isListed: (packId: Uint8Array) => boolean;
+    /** Writers would find chunks there that are gone. */
+    readonly onMissing: (packId: Uint8Array) => void;
+  },
 ): Promise<void> {
   for await (const { key } of repository.store.list("index/", { signal })) {
-    const missing = new Set<string>();
+    const missing = new Map<string, Uint8Array>();
     const reading = readIndexRows(
       repository.objects,
       key,
       ({ packId }) => {
-        if (!isListed(packId)) missing.add(packName(packId));
+        if (!o.isListed(packId)) missing.set(packName(packId), Uint8Array.from(packId));
       },
       { signal },
     );
     await tryRead(reading, ({ message }) =>
       report.harmless(key, `no restore needs the index: ${message}`),
     );
-    for (const name of missing) {
+    for (const [name, packId] of missing) {
       // Others write meanwhile.
       if ((await repository.store.head(name, { signal })) !== undefined) continue;
-      report.harmless(
-        key,
-        `lists chunks of ${name}, which is not there; no restore needs the index`,
-      );
-      break;
+      const what = `lists chunks of ${name}, which is not there; no restore needs the index`;
+      report.harmless(key, what);
+      o.onMissing(packId);
     }
   }
 }

@@ -107,8 +107,8 @@ async function verify(o: Running): Promise<VerifyReport> {
   const chunks = createChunkChecks({
     ...o,
     relocations,
-    isTrusted: ({ pack, packOffset }) =>
-      history?.isTrusted(pack.packId) === true && !damage.known.places.has(pack.packId, packOffset),
+    isTrustedAt: ({ packId, offset }) =>
+      history?.isTrusted(packId) === true && !damage.known.places.has(packId, offset),
     wasRead: (packId) => history?.wasRead(packId) === true,
     onUnsteady,
   });
@@ -147,7 +147,7 @@ async function readPacks(
 ): Promise<PacksRead> {
   const { repository, history, whole } = o;
   const { due, bytesDue } = history;
-  const counts = { packsRead: 0, packsLeft: due.length, bytesLeft: bytesDue };
+  const counts = { packsRead: 0, packsLeft: history.packsDue, bytesLeft: bytesDue };
   const bytesMax = whole?.bytesMax ?? Number.POSITIVE_INFINITY;
   const endsMs = o.startedMs + (whole?.durationMs ?? Number.POSITIVE_INFINITY);
   let bytesBegun = 0;
@@ -191,7 +191,10 @@ async function verifyOthers(
   await verifyCondemned(o);
   const { missed } = o.damage;
   await verifyRelocations(o, (packId) => missed(packId) || chunks.damaged().has(packId));
-  await verifyIndex(o, (packId) => history === undefined || history.isListed(packId));
+  await verifyIndex(o, {
+    isListed: (packId) => history === undefined || history.isListed(packId),
+    onMissing: o.damage.missingPack,
+  });
   for (const [name, reason] of history?.unreadable ?? []) {
     report.harmless(name, `what it remembered is verified anew: ${reason}`);
   }
