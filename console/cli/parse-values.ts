@@ -39,6 +39,15 @@ export function parseBytes(option: string, text: string): number {
   });
 }
 
+/** `5%` or `0.5%` as 0.05 or 0.005: without the sign it would not be clear what 1 means. */
+export function parsePercentage(option: string, text: string): number {
+  const percent = Number(/^(\d{1,3}(?:\.\d{1,6})?)%$/.exec(text.trim())?.[1] ?? Number.NaN);
+  if (percent > 0 && percent <= 100) return percent / 100;
+  throw new Failure("input.invalid", {
+    message: `${option} ${JSON.stringify(text)} is not a share above 0% and up to 100%; write 5%`,
+  });
+}
+
 export function parseWholeNumber(
   option: string,
   text: string,
