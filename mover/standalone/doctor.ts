@@ -4,7 +4,7 @@ import type { ObjectStoreSupports } from "@holdfast/shared/ports/object-store";
 import { configName, decodeConfig } from "@holdfast/shared/repository/format/config";
 import type { Repository } from "@holdfast/shared/repository/repository";
 import { danger, type Finding, note, warning } from "@holdfast/shared/storage/finding";
-import { inspectStorage } from "@holdfast/shared/storage/open-object-store";
+import { inspectStorage, openObjectStore } from "@holdfast/shared/storage/open-object-store";
 import { hiddenObjects } from "@holdfast/shared/storage/recover-versions";
 import type { Request, StandaloneContext } from "./standalone-context.ts";
 
@@ -33,17 +33,24 @@ export async function doctor(
   found.push(...(storage.value?.findings ?? []));
   if (storage.failure !== undefined) found.push(fromFailure(storage.failure));
   const repository = opened.value;
-  if (repository === undefined) return { url, findings: sorted(found) };
-  if (storage.value !== undefined) {
-    found.push(...(await compareStore(repository, storage.value.supports)));
+  const looks: (() => Promise<readonly Finding[]>)[] = [];
+  const { supports } = storage.value ?? {};
+  // Not by the repository's own store: what keeps it from opening may be a config that somebody overwrote.
+  if (supports?.versioned === true) looks.push(() => checkVersions(url, supports, signal));
+  if (repository !== undefined) {
+    if (supports !== undefined) looks.push(() => compareStore(repository, supports));
+    looks.push(
+      () => checkLocks(repository, signal),
+      () => checkPoints(repository, signal),
+    );
   }
-  const looks = [checkLocks, checkVersions, checkPoints];
   for (const look of looks) {
-    const looked = await attempt(() => look(repository, signal), signal);
+    const looked = await attempt(look, signal);
     found.push(...(looked.value ?? []));
     if (looked.failure !== undefined) found.push(fromFailure(looked.failure));
   }
-  return { url, repositoryId: repository.repositoryId, findings: sorted(found) };
+  const known = repository && { repositoryId: repository.repositoryId };
+  return { url, ...known, findings: sorted(found) };
 }
 
 /** What changed since the repository was created, or copied from elsewhere. */
@@ -119,10 +126,11 @@ async function checkLocks(
 }
 
 async function checkVersions(
-  { store }: Repository,
+  url: string,
+  supports: ObjectStoreSupports,
   signal: AbortSignal,
 ): Promise<readonly Finding[]> {
-  if (store.versions === undefined) return [];
+  const store = await openObjectStore(url, { supports });
   const ignore = (key: string): boolean => key.startsWith("probe/");
   const hidden = { overwritten: [] as string[], deleted: [] as string[] };
   for await (const { key, why } of hiddenObjects(store, { ignore, signal })) hidden[why].push(key);
