@@ -67,6 +67,21 @@ describe("begin-backup", () => {
     expect((await plane.catalog.getJob("a")).startedAt).toBe(job.startedAt);
   });
 
+  test("gives each job one session in the repository, however often Begin runs", async () => {
+    const sessionOf = async (jobId: string): Promise<string | undefined> => {
+      await beginBackup({ jobId }, plane);
+      const job = await plane.catalog.getJob(jobId);
+      return job.kind === "backup" ? job.repositorySessionId : undefined;
+    };
+    await addJob("a");
+    const first = await sessionOf("a");
+    expect(first).toMatch(/^[0-9a-f]{16}$/);
+    expect(await sessionOf("a")).toBe(first);
+    await plane.catalog.unlockVm(vmId, "a");
+    await addJob("b");
+    expect(await sessionOf("b")).not.toBe(first);
+  });
+
   test.each([
     { name: "builds on the head", job: {}, expected: { pointId: "p", anchor } },
     { name: "a full one builds on nothing", job: { full: true } },
