@@ -33,6 +33,7 @@ const checks = {
 const commands = {
   demo: () => run([node, "test/demo/demo.ts", ...rest]),
   bench: () => run([node, "test/bench/image-backup.ts", ...rest]),
+  "bench:gc": () => run([node, "test/bench/collect-scale.ts", ...rest]),
   "bench:index": () => run([node, "test/bench/index-scale.ts", ...rest]),
   test: () => vitest("unit", rest),
   systems: () => vitest("systems", rest),

@@ -1,4 +1,4 @@
-import { corrupt, createByteReader, createByteWriter } from "../format/bytes.ts";
+import { type ByteReader, corrupt, createByteReader, createByteWriter } from "../format/bytes.ts";
 import { createLeafTable, decodeLeafTable, type LeafTable } from "./leaf-table.ts";
 
 /** One disk of a recovery point, complete in itself; or, while a transfer runs, the leaves finished so far. */
@@ -41,6 +41,13 @@ export function encodeDiskRecord(record: DiskRecord): Uint8Array {
 
 export function decodeDiskRecord(bytes: Uint8Array): DiskRecord {
   const reader = createByteReader(bytes, "disk record");
+  const { diskKey, sizeBytes, leafBytes, digest, stats } = decodeHead(reader);
+  const leaves = decodeLeafTable(reader, leafCount(sizeBytes, leafBytes));
+  reader.end();
+  return { diskKey, sizeBytes, leafBytes, digest, stats, leaves };
+}
+
+function decodeHead(reader: ByteReader): Omit<DiskRecord, "leaves"> {
   if (reader.u8() !== version) throw corrupt("disk record has an unknown version");
   const diskKey = reader.text();
   const sizeBytes = reader.u64();
@@ -48,9 +55,13 @@ export function decodeDiskRecord(bytes: Uint8Array): DiskRecord {
   if (leafBytes === 0) throw corrupt("disk record has leaves of 0 bytes");
   const digest = reader.take(32);
   const stats = { bytesRead: reader.u64(), bytesNew: reader.u64(), bytesStored: reader.u64() };
-  const leaves = decodeLeafTable(reader, leafCount(sizeBytes, leafBytes));
-  reader.end();
-  return { diskKey, sizeBytes, leafBytes, digest, stats, leaves };
+  return { diskKey, sizeBytes, leafBytes, digest, stats };
+}
+
+/** Leaves the reader where the leaf table begins; returns how many leaves it must have. */
+export function skipToLeafTable(reader: ByteReader): number {
+  const { sizeBytes, leafBytes } = decodeHead(reader);
+  return leafCount(sizeBytes, leafBytes);
 }
 
 export function emptyLeafTable(sizeBytes: number, leafBytes: number): LeafTable {

@@ -28,8 +28,6 @@ export type LeafTable = {
   readonly count: number;
   readonly get: (index: number) => LeafRef | "hole" | undefined;
   readonly set: (index: number, ref: LeafRef | "hole") => void;
-  /** Every pack that the leaves need, data and metadata, with the stored bytes that one leaf needs of it: once for each leaf. */
-  readonly forEachPack: (use: (packId: Uint8Array, storedBytes: number) => void) => void;
   readonly encode: (writer: ByteWriter) => void;
 };
 
@@ -128,25 +126,6 @@ export function createLeafTable(count: number): LeafTable {
       const its = ref.packs.flatMap((pack) => [packNumber(pack), pack.entries, pack.storedBytes]);
       usage.set(index, Uint32Array.from(its));
     },
-    forEachPack: (use) => {
-      const one = (number: number, storedBytes: number): void => {
-        const pack = packs[number];
-        assert(pack !== undefined);
-        use(pack.packId, storedBytes);
-      };
-      for (const [pageNumber, rowsOfPage] of rows) {
-        for (let row = 0; row < rowsPerPage; row += 1) {
-          const at = row * rowBytes;
-          const number = rowsOfPage.readUInt32LE(at);
-          if (number >= hole) continue;
-          one(number, rowsOfPage.readUInt32LE(at + 8) + rowsOfPage.readUInt32LE(at + 16));
-          const words = usage.get(pageNumber * rowsPerPage + row) ?? [];
-          for (let word = 0; word < words.length; word += usageWords) {
-            one(words[word] ?? 0, words[word + 2] ?? 0);
-          }
-        }
-      }
-    },
     encode: (writer) => {
       writer.u32(packs.length);
       for (const pack of packs) writer.bytes(pack.packId).u32(pack.epoch);
@@ -177,6 +156,54 @@ export function packsOf(table: LeafTable): ReadonlyMap<string, Uint8Array> {
     for (const { packId } of [ref, ...ref.packs]) packs.set(toHex(packId), packId);
   }
   return packs;
+}
+
+/** The same table as `decodeLeafTable` reads, without making it; returns the ids of its packs. */
+export function visitLeafTable(
+  reader: ByteReader,
+  countExpected: number,
+  visit: {
+    readonly onPacks: (count: number) => void;
+    /** Once for each pack of each leaf, and for the pack that the leaf itself lies in; `pack` is a position among the ids. */
+    readonly onNeed: (pack: number, storedBytes: number) => void;
+    readonly onMissing: (leaf: number) => void;
+  },
+): readonly Uint8Array[] {
+  const packCount = reader.count(reader.u32(), 20);
+  const packIds = Array.from({ length: packCount }, () => {
+    const packId = reader.take(16);
+    reader.u32();
+    return packId;
+  });
+  visit.onPacks(packCount);
+  const need = (pack: number, storedBytes: number, leaf: number): void => {
+    if (pack >= packCount) throw corrupt(`leaf ${leaf} of a disk record names no pack`);
+    visit.onNeed(pack, storedBytes);
+  };
+  const count = reader.u32();
+  if (count !== countExpected) {
+    throw corrupt(`disk record lists ${count} leaves, its size needs ${countExpected}`);
+  }
+  for (let leaf = 0; leaf < count; leaf += 1) {
+    const number = reader.u32();
+    if (number === hole) continue;
+    if (number === unset) {
+      visit.onMissing(leaf);
+      continue;
+    }
+    reader.u32();
+    const summaryStored = reader.u32();
+    reader.u32();
+    const entriesStored = reader.u32();
+    reader.take(rowBytes - 20);
+    need(number, summaryStored + entriesStored, leaf);
+    for (let rows = reader.count(reader.u32(), usageWords * 4); rows > 0; rows -= 1) {
+      const pack = reader.u32();
+      reader.u32();
+      need(pack, reader.u32(), leaf);
+    }
+  }
+  return packIds;
 }
 
 export function decodeLeafTable(reader: ByteReader, countExpected: number): LeafTable {

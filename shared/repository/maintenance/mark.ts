@@ -1,5 +1,6 @@
 import { Failure, isFailure } from "../../domain/failure.ts";
 import type { CallOptions } from "../../ports/object-store.ts";
+import { packNeeds } from "../extent-map/pack-needs.ts";
 import { toHex } from "../format/bytes.ts";
 import { packName } from "../pack/pack.ts";
 import { readRelocation } from "../pack/relocations.ts";
@@ -45,14 +46,13 @@ export function createMarker(o: {
 
   async function readRecord(recordKey: string, options: CallOptions): Promise<void> {
     try {
-      const { leaves } = await repository.readDiskRecord(recordKey, options);
+      const needs = packNeeds(await repository.objects.get(recordKey, "disk-record", options));
       recordNumber += 1;
-      const number = recordNumber;
-      leaves.forEachPack((packId, storedBytes) => {
+      for (const [position, packId] of needs.packIds.entries()) {
         const row = tables.pack.add(packId);
         tables.pack.set(row, flags.needed);
-        tables.pack.need(row, number, storedBytes);
-      });
+        tables.pack.need(row, recordNumber, needs.storedBytes[position] ?? 0);
+      }
       await o.onRead({ recordsRead: recordNumber });
     } catch (error) {
       throw asDamage(error, recordKey);
