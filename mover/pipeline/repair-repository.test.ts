@@ -59,7 +59,7 @@ async function save(
 
 async function repair(
   repository: Repository,
-  o: { readonly dryRun?: boolean; readonly readAll?: boolean } = {},
+  o: { readonly dryRun?: boolean; readonly readAll?: boolean; readonly copy?: Repository } = {},
 ): Promise<RepairReport> {
   const session = await beginSession(repository, { kind: "maintenance" });
   try {
@@ -67,6 +67,7 @@ async function repair(
       repository,
       session: o.dryRun === true ? undefined : session,
       readAll: o.readAll ?? true,
+      ...(o.copy === undefined ? {} : { copy: o.copy }),
       onProgress: () => undefined,
       onSearch: () => undefined,
       signal,
@@ -327,6 +328,68 @@ test("repair never makes it worse, whatever is damaged how", async () => {
     }),
     { numRuns: 15 },
   );
+});
+
+test("what a copy of the repository has comes back from it", async () => {
+  const store = createMemoryObjectStore();
+  const repository = await createTestRepository(store);
+  const first = await save(repository, disk, 1);
+  const second = await save(repository, seededBytes(leafBytes, 9), 2);
+  const other = createMemoryObjectStore();
+  for (const name of await names(store)) await other.put(name, await store.get(name));
+  const copy = await reopen(other);
+
+  const [entry] = await entriesOf(repository, first.recordKey);
+  const ref = (await repository.readDiskRecord(first.recordKey)).leaves.get(1);
+  if (entry === undefined || ref === undefined || ref === "hole") throw new Error("data");
+  const metadataKey = (await repository.readPoint(first.rootKey)).metadataKey;
+  const chunks = packName(entry.pack.packId);
+  const leaves = packName(ref.packId);
+  await replace(store, chunks, undefined);
+  await replace(store, leaves, flip(await store.get(leaves), ref.offset + 3));
+  const sessionObjects = (await names(store)).filter((name) =>
+    name.startsWith(`sessions/${second.rootKey.slice(-32, -16)}/`),
+  );
+  await store.remove([metadataKey, second.recordKey, second.rootKey, ...sessionObjects]);
+  await store.put(second.rootKey, await other.get(second.rootKey));
+  const kept = await names(store);
+
+  const dry = await repair(repository, { dryRun: true, copy });
+  expect(dry.recordsFound).toBe(dry.recordsBad);
+  expect(dry.putBack).toEqual(expect.arrayContaining([metadataKey, ...sessionObjects]));
+  expect((await names(store)).filter((name) => !name.startsWith("sessions/"))).toEqual(
+    kept.filter((name) => !name.startsWith("sessions/")),
+  );
+  const report = await repair(repository, { copy });
+  expect([report.damagedPoints, report.damagedObjects]).toEqual([[], []]);
+  expect(report.putBack).toEqual(
+    expect.arrayContaining([metadataKey, second.recordKey, ...sessionObjects]),
+  );
+  // The copy is not needed any more.
+  await restores(repository, first, disk);
+  await restores(repository, second, seededBytes(leafBytes, 9));
+  const after = await verifyAndNote(repository);
+  expect([after.points, after.damagedPoints, after.damagedObjects]).toEqual([2, [], []]);
+});
+
+test("a copy that is damaged in the same place does not help, and nothing of it is believed", async () => {
+  const store = createMemoryObjectStore();
+  const repository = await createTestRepository(store);
+  const first = await save(repository, disk, 1);
+  const other = createMemoryObjectStore();
+  const [entry] = await entriesOf(repository, first.recordKey);
+  if (entry === undefined) throw new Error("there is a chunk");
+  const pack = packName(entry.pack.packId);
+  for (const name of await names(store)) {
+    const bytes = await store.get(name);
+    await other.put(name, name === pack ? flip(bytes, entry.packOffset + 2) : bytes);
+  }
+  await replace(store, pack, flip(await store.get(pack), entry.packOffset));
+  await replace(other, first.recordKey, flip(await other.get(first.recordKey), 100));
+  await replace(store, first.recordKey, undefined);
+  const report = await repair(repository, { copy: await reopen(other) });
+  expect(report).toMatchObject({ putBack: [], recordsFound: 0 });
+  expect(objectsOf(report)).toEqual([first.recordKey]);
 });
 
 async function reopen(store: ObjectStore): Promise<Repository> {

@@ -14,9 +14,11 @@ import type { Session } from "@holdfast/shared/repository/session/sessions";
 import { type ChunkOpeners, createChunkOpeners } from "./chunk-openers.ts";
 import { type DamageNotes, openDamageNotes } from "./damage-notes.ts";
 import { createDamageReport, type DamageReport } from "./damage-report.ts";
+import { copyRecords, putBack } from "./repair-from-copy.ts";
 import { type Found, searchRecords, type Wanted } from "./repair-search.ts";
 import { type ChunkChecks, createChunkChecks } from "./verify-chunks.ts";
 import { packIdOf } from "./verify-history.ts";
+import { verifyRoots } from "./verify-others.ts";
 import type { PackToRead } from "./verify-packs.ts";
 import { type BadRecord, verifyPoints } from "./verify-points.ts";
 import { listPoints } from "./verify-repository.ts";
@@ -32,6 +34,8 @@ export type RepairOptions = {
   readonly repository: Repository;
   /** In whose name it writes, and which packs it may not build on. Undefined: a dry run, nothing is written. */
   readonly session: Session | undefined;
+  /** Another copy of the same repository, to take from what is nowhere else. */
+  readonly copy?: Repository;
   /** Reads all chunks that points need; otherwise what earlier verifications found damaged, what is missing, and all leaves. */
   readonly readAll: boolean;
   readonly onProgress: (now: Progress) => void;
@@ -45,6 +49,8 @@ export type RepairOptions = {
 type Progress = { readonly bytesDone: number; readonly bytesTotal: number };
 
 const workersMax = 8;
+/** A root that is put back may miss its disk's record, and no more. */
+const putBackRounds = 3;
 
 /** Fails with the store's failures, `session.ended`, `cancelled`. What cannot be repaired is no failure but in the report. */
 export async function repairRepository(o: RepairOptions): Promise<RepairReport> {
@@ -63,90 +69,114 @@ export async function repairRepository(o: RepairOptions): Promise<RepairReport> 
 type Running = RepairOptions & { readonly openers: ChunkOpeners };
 
 async function repair(o: Running): Promise<RepairReport> {
-  const { repository, signal } = o;
+  const { repository, session, signal } = o;
   const startedMs = repository.clock.now();
   const packs = await listPacks(repository, signal);
-  const before = createDamageReport();
-  const points = await listPoints(o, before);
-  const wanted = new Map<string, Wanted & { readonly places: BadRecord[] }>();
   const damage = await openDamageNotes(o);
-  const onBad = (bad: BadRecord): void => {
-    damage.bad(bad);
-    const key = toHex(bad.id);
-    const known = wanted.get(key);
-    const isKnown = known?.places.some(({ packId, offset }) => isSame(bad, packId, offset));
-    if (known === undefined) wanted.set(key, { id: bad.id, length: bad.length, places: [bad] });
-    else if (isKnown !== true) known.places.push(bad);
-  };
-  const checks = await look({ ...o, packs, damage }, { report: before, points, onBad });
-
-  const condemned = o.session?.condemned ?? (await repository.sessions.condemned.load({ signal }));
-  const isForbidden = (packId: string): boolean =>
-    condemned.packs.has(packId) || condemned.compacting.has(packId);
-  const found =
-    wanted.size === 0
-      ? []
-      : await searchRecords({
-          ...o,
-          wanted: [...wanted.values()],
-          packs,
-          isForbidden,
-          onProgress: o.onSearch,
-        });
-  const relocations = o.session === undefined ? [] : await relocate(o.session, found, signal);
-
-  const hadDamage = new Set(before.found().damagedPoints.map(({ rootKey }) => rootKey));
+  const putBackNames: string[] = [];
+  let before = await survey({ ...o, packs, damage });
+  const hadDamage = new Set(before.report.found().damagedPoints.map(({ rootKey }) => rootKey));
+  for (let round = 0; o.copy !== undefined && round < putBackRounds; round += 1) {
+    const names = before.report.found().damagedObjects.map(({ object }) => object);
+    const isDryRun = session === undefined;
+    const done = await putBack({ repository, copy: o.copy, signal, names, isDryRun });
+    putBackNames.push(...done);
+    if (done.length === 0 || isDryRun) break;
+    // What was put back may need more.
+    before = await survey({ ...o, packs, damage });
+  }
+  const tried = new Map<string, Wanted>();
+  const found: Found[] = [];
+  const relocations: string[] = [];
   let after = before;
-  if (relocations.length > 0) {
-    after = createDamageReport();
-    await listPoints(o, after);
-    const affected = points.filter(({ rootKey }) => hadDamage.has(rootKey));
-    await look(
-      { ...o, packs, damage },
-      { report: after, points: affected, onBad: () => undefined },
-    );
+  for (;;) {
+    // A leaf that is found shows which chunks it needs.
+    const fresh = after.wanted.filter((wanted) => !tried.has(keyOf(wanted)));
+    for (const wanted of fresh) tried.set(keyOf(wanted), wanted);
+    const now = await findAll({ ...o, packs }, fresh);
+    found.push(...now);
+    if (session === undefined || now.length === 0) break;
+    relocations.push(...(await relocate(session, now, signal)));
+    after = await survey({ ...o, packs, damage });
   }
-  if (o.session !== undefined) {
-    const record = damage.assess({
-      report: after,
-      chunks: checks,
-      history: undefined,
-      isOfAll: true,
-    });
-    if (record !== undefined) {
-      await o.session.objects.putNew("damaged", "damage", record, { signal });
-    }
+  for (const { places } of tried.values()) places.forEach(damage.bad);
+  if (session !== undefined) {
+    const { report, chunks } = after;
+    const record = damage.assess({ report, chunks, history: undefined, isOfAll: true });
+    if (record !== undefined) await session.objects.putNew("damaged", "damage", record, { signal });
   }
-  const { damagedPoints, damagedObjects } = after.found();
+  const { damagedPoints, damagedObjects } = after.report.found();
   const remaining = new Set(damagedPoints.map(({ rootKey }) => rootKey));
-  const healed = points.filter(({ rootKey }) => hadDamage.has(rootKey) && !remaining.has(rootKey));
   const report = {
-    isDryRun: o.session === undefined,
-    points: points.length,
-    recordsBad: wanted.size,
-    recordsFound: found.length,
-    relocations: [...relocations],
-    healedPoints: healed.map(({ pointId, vmName, takenAt }) => ({
-      pointId,
-      name: vmName,
-      takenAt,
-    })),
+    isDryRun: session === undefined,
+    points: after.points.length,
+    recordsBad: new Set(Array.from(tried.values(), ({ id }) => toHex(id))).size,
+    recordsFound: new Set(found.map(({ wanted }) => toHex(wanted.id))).size,
+    relocations,
+    putBack: putBackNames,
+    healedPoints: after.points
+      .filter(({ rootKey }) => hadDamage.has(rootKey) && !remaining.has(rootKey))
+      .map(({ pointId, vmName, takenAt }) => ({ pointId, name: vmName, takenAt })),
     damagedPoints,
     damagedObjects,
     seconds: Math.max(0, repository.clock.now() - startedMs) / 1000,
   };
   o.logger.info("repository repaired", {
     ...report,
-    healedPoints: healed.length,
+    healedPoints: report.healedPoints.length,
     damagedPoints: damagedPoints.length,
     damagedObjects: damagedObjects.length,
   });
   return report;
 }
 
+function keyOf({ id, places }: Wanted): string {
+  const at = places.map(({ packId, offset }) => `${toHex(packId)}:${offset}`);
+  return `${toHex(id)} ${at.sort().join(" ")}`;
+}
+
+type Looking = Running & {
+  readonly packs: readonly PackToRead[];
+  readonly damage: DamageNotes;
+};
+
+/** What is damaged, and which records would heal it. */
+async function survey(o: Looking) {
+  const report = createDamageReport();
+  await verifyRoots({ ...o, report });
+  const points = await listPoints(o, report);
+  const wanted = new Map<string, Wanted & { readonly places: BadRecord[] }>();
+  const onBad = (bad: BadRecord): void => {
+    const key = toHex(bad.id);
+    const known = wanted.get(key);
+    const isKnown = known?.places.some(({ packId, offset }) => isSame(bad, packId, offset));
+    if (known === undefined) wanted.set(key, { id: bad.id, length: bad.length, places: [bad] });
+    else if (isKnown !== true) known.places.push(bad);
+  };
+  const chunks = await look(o, { report, points, onBad });
+  return { report, points, chunks, wanted: [...wanted.values()] };
+}
+
+/** In this repository, else in the copy. */
+async function findAll(
+  o: Running & { readonly packs: readonly PackToRead[] },
+  wanted: readonly Wanted[],
+): Promise<readonly Found[]> {
+  if (wanted.length === 0) return [];
+  const { repository, session, copy, signal } = o;
+  const condemned = session?.condemned ?? (await repository.sessions.condemned.load({ signal }));
+  const isForbidden = (packId: string): boolean =>
+    condemned.packs.has(packId) || condemned.compacting.has(packId);
+  const found = await searchRecords({ ...o, wanted, isForbidden, onProgress: o.onSearch });
+  if (copy === undefined) return found;
+  const isFound = new Set(found.map((one) => one.wanted));
+  const rest = wanted.filter((one) => !isFound.has(one));
+  return [...found, ...(await copyRecords({ ...o, copy, wanted: rest }))];
+}
+
 /** Walks over points and reads of their chunks what may be damaged. */
 async function look(
-  o: Running & { readonly packs: readonly PackToRead[]; readonly damage: DamageNotes },
+  o: Looking,
   {
     report,
     points,

@@ -86,5 +86,5 @@ export function told({ damagedPoints }: VerifyReport): unknown[] {
   ]);
 }
 
-export const objectsOf = ({ damagedObjects }: VerifyReport): string[] =>
+export const objectsOf = ({ damagedObjects }: Pick<VerifyReport, "damagedObjects">): string[] =>
   damagedObjects.map(({ object }) => object);

@@ -5,7 +5,7 @@ import { type Leaf, leafEntries } from "@holdfast/shared/repository/extent-map/l
 import { createLeafStore, type LeafStore } from "@holdfast/shared/repository/extent-map/leaf-store";
 import type { LeafRef } from "@holdfast/shared/repository/extent-map/leaf-table";
 import { corrupt, toHex } from "@holdfast/shared/repository/format/bytes";
-import { packName } from "@holdfast/shared/repository/pack/pack";
+import { packName, type RecordKind } from "@holdfast/shared/repository/pack/pack";
 import type { Relocations } from "@holdfast/shared/repository/pack/relocations";
 import type { DiskOfPoint, PointSummary, Repository } from "@holdfast/shared/repository/repository";
 import type { DamageReport } from "./damage-report.ts";
@@ -34,6 +34,7 @@ export type VerifyingPoints = {
 
 /** A chunk or a leaf's record that no place has, as what needs it names it. */
 export type BadRecord = {
+  readonly kind: RecordKind;
   readonly packId: Uint8Array;
   readonly epoch: number;
   readonly offset: number;
@@ -154,7 +155,7 @@ async function verifyLeaves(o: VerifyingDisk, batch: readonly LeafInBatch[]): Pr
       const where = `chunk at ${packOffset} of ${packName(pack.packId)}`;
       report.range(point, disk.key, range, `${where} is damaged or missing`);
       report.object(packName(pack.packId), chunks.reasonOf(pack.packId) ?? `${where} is damaged`);
-      o.onBad?.({ ...entry, ...pack, offset: packOffset });
+      o.onBad?.({ ...entry, ...pack, kind: "chunk", offset: packOffset });
     }
     if (isClean) o.cleanLeaves.add(leafMark(place.ref));
   }
@@ -182,12 +183,14 @@ function leafMark(ref: LeafRef): ReturnType<typeof fingerprint> {
 function recordsOf(ref: LeafRef): readonly BadRecord[] {
   const { packId, epoch, offset } = ref;
   const summary = {
+    kind: "leaf-summary" as const,
     offset,
     storedLength: ref.summaryStored,
     length: ref.summaryRaw,
     id: ref.summaryId,
   };
   const entries = {
+    kind: "leaf-entries" as const,
     offset: offset + ref.summaryStored,
     storedLength: ref.entriesStored,
     length: ref.entriesRaw,

@@ -131,6 +131,8 @@ export const StandaloneRequest = z.discriminatedUnion("kind", [
     dryRun: z.boolean().default(false),
     /** Reads everything first, instead of relying on what verifications remembered. */
     readAll: z.boolean().default(false),
+    /** Another copy of the same repository. */
+    from: z.string().min(1).max(2048).optional(),
   }),
   z.strictObject({
     kind: z.literal("fetch-host-keys"),
@@ -304,6 +306,8 @@ export const RepairReport = z.object({
   recordsFound: z.int(),
   /** Objects written that say where. */
   relocations: z.array(z.string()),
+  /** Objects that were missing and came back from the copy, or would. */
+  putBack: z.array(z.string()),
   /** Restorable in full again. */
   healedPoints: z.array(z.object({ pointId: z.string(), name: z.string(), takenAt: z.string() })),
   damagedPoints: z.array(DamagedPoint),

@@ -20,6 +20,10 @@ export const repairRepository: CommandDefinition = {
       flags: "--passphrase-file <file>",
       summary: "file with the passphrase (else HOLDFAST_PASSPHRASE, else a question)",
     },
+    {
+      flags: "--from <url>",
+      summary: "take what is nowhere else from this copy of the repository, made by other means",
+    },
     { flags: "--dry-run", summary: "say what would be repaired; write nothing" },
     {
       flags: "--read-all",
@@ -35,12 +39,18 @@ export const repairRepository: CommandDefinition = {
       command: "holdfast repository repair s3://backups/lab --json",
       explanation: "The last line has the report.",
     },
+    {
+      command: "holdfast repository repair s3://backups/lab --from /mnt/replica",
+      explanation: "With a replica of the bucket.",
+    },
   ],
   run: async (context, input) => {
+    const from = input.text("from");
     const request = {
       kind: "repository-repair" as const,
       url: repositoryUrl(input.argument("url")),
       passphrase: await readPassphrase(context, { file: input.text("passphraseFile") }),
+      ...(from === undefined ? {} : { from: repositoryUrl(from) }),
       dryRun: input.flag("dryRun"),
       readAll: input.flag("readAll"),
     };
@@ -62,6 +72,7 @@ function describeReport(report: RepairReport): string {
     ({ pointId, name, takenAt }) =>
       `HEALED   ${pointId} (${name}, ${formatTime(takenAt)}) can be restored in full again`,
   );
+  for (const name of report.putBack) lines.push(`BACK     ${name} is in the copy`);
   lines.push(...describeDamage(report));
   for (const { object, reason } of report.damagedObjects)
     lines.push(`OBJECT   ${object}: ${reason}`);
