@@ -37,16 +37,19 @@ export function withRetries(
   random: RandomBytes,
 ): ObjectStore {
   const settings = { ...retryPolicyDefault, ...policy };
+  const fresh = createFreshKeys(clock);
 
   async function retried<T>(
     call: CallOptions | undefined,
     attempt: (unclearBefore: boolean) => Promise<T>,
+    isStale: (error: unknown) => boolean = () => false,
   ): Promise<T> {
     for (let attempts = 1; ; attempts += 1) {
       try {
         return await attempt(attempts > 1);
       } catch (error) {
-        if (!isWorthRetrying(error) || attempts >= settings.attemptsMax) throw error;
+        const isWorthIt = isWorthRetrying(error) || isStale(error);
+        if (!isWorthIt || attempts >= settings.attemptsMax) throw error;
         await clock.sleep(delayMs(attempts, settings, random), call?.signal);
       }
     }
@@ -66,16 +69,38 @@ export function withRetries(
     }
   }
 
+  /** "Not found" for what was put here a moment ago is an old answer. */
+  const isStale =
+    (key: string) =>
+    (error: unknown): boolean =>
+      isFailure(error, "object.not-found") && fresh.has(key);
+
+  async function headOnce(key: string, call?: CallOptions): Promise<ObjectHead> {
+    const found = await store.head(key, call);
+    if (found !== undefined) return found;
+    throw new Failure("object.not-found", { message: `${key} does not exist`, key });
+  }
+
   return {
     supports: store.supports,
     url: store.url,
-    put: (key, bytes, call) =>
-      retried(call, (unclearBefore) => putOnce(key, bytes, { unclearBefore, call })),
-    get: (key, call) => retried(call, () => store.get(key, call)),
-    getRange: (key, range, call) => retried(call, () => store.getRange(key, range, call)),
-    head: (key, call) => retried(call, () => store.head(key, call)),
+    async put(key, bytes, call) {
+      await retried(call, (unclearBefore) => putOnce(key, bytes, { unclearBefore, call }));
+      fresh.add(key);
+    },
+    get: (key, call) => retried(call, () => store.get(key, call), isStale(key)),
+    getRange: (key, range, call) =>
+      retried(call, () => store.getRange(key, range, call), isStale(key)),
+    head: (key, call) =>
+      retried(call, () => headOnce(key, call), isStale(key)).catch((error: unknown) => {
+        if (isFailure(error, "object.not-found")) return undefined;
+        throw error;
+      }),
     list: (prefix, call) => listRetried(prefix, call),
-    remove: (keys, call) => retried(call, () => store.remove(keys, call)),
+    async remove(keys, call) {
+      for (const key of keys) fresh.forget(key);
+      await retried(call, () => store.remove(keys, call));
+    },
     ...(store.locks && { locks: retriedLocks(store.locks) }),
     ...(store.versions && { versions: retriedVersions(store.versions) }),
   };
@@ -125,6 +150,28 @@ export function withRetries(
       }
     }
   }
+}
+
+/** How long a store may show what was before a put: the worst that gateways and caches were seen to do is some seconds. */
+const freshMs = 30_000;
+/** More are put in that time by many uploads only; the oldest are believed then. */
+const freshMax = 1000;
+
+/** Keys that were put here a moment ago. */
+function createFreshKeys(clock: Clock) {
+  const putMs = new Map<string, number>();
+  return {
+    add: (key: string): void => {
+      const [oldest] = putMs.keys();
+      if (putMs.size >= freshMax && oldest !== undefined) putMs.delete(oldest);
+      putMs.set(key, clock.now());
+    },
+    forget: (key: string): void => void putMs.delete(key),
+    has: (key: string): boolean => {
+      const at = putMs.get(key);
+      return at !== undefined && Math.abs(clock.now() - at) < freshMs;
+    },
+  };
 }
 
 type Next = { readonly item?: ObjectHead | undefined; readonly failure?: unknown };

@@ -73,6 +73,12 @@ describe("put", () => {
     });
   });
 
+  test("a body of which the store kept the first half is not stored", async () => {
+    faultAlways("put", { kind: "half" });
+    const store = openBare({ conditionalPut: true });
+    await expect(store.put("key", bytes)).rejects.toMatchObject({ code: "storage.unreachable" });
+  });
+
   test("a body that was changed by the store is corrupt", async () => {
     faultAlways("put", { kind: "flip" });
     const store = openBare({ conditionalPut: true });
@@ -94,6 +100,10 @@ describe("what a store says is told apart", () => {
     [404, "NoSuchBucket", "storage.refused"],
     [403, "QuotaExceeded", "storage.no-space"],
     [507, "XMinioStorageFull", "storage.no-space"],
+    [400, "ExpiredToken", "storage.refused"],
+    [403, "ExpiredTokenException", "storage.refused"],
+    [403, "SignatureDoesNotMatch", "storage.refused"],
+    [403, "RequestTimeTooSkewed", "storage.refused"],
     [400, "BadDigest", "storage.unreachable"],
     [429, "TooManyRequests", "storage.unreachable"],
     [501, "NotImplemented", "storage.refused"],
@@ -151,6 +161,60 @@ describe("get", () => {
   });
 });
 
+describe("answers of before", () => {
+  test("an object that was just stored and is not found yet is asked for again", async () => {
+    const store = open({ conditionalPut: true, attemptsMax: 1 });
+    await store.put("key", bytes);
+    faultOnce("get", { kind: "not-found" });
+    expect(await store.get("key")).toEqual(bytes);
+    faultOnce("get", { kind: "not-found" });
+    const range = { offset: 5, length: 10 };
+    expect(await store.getRange("key", range)).toEqual(bytes.subarray(5, 15));
+    faultOnce("head", { kind: "not-found" });
+    expect(await store.head("key")).toMatchObject({ sizeBytes: bytes.length });
+  });
+
+  test("what stays away, or was removed, or is of others is not there", async () => {
+    const store = open({ conditionalPut: true, attemptsMax: 1 });
+    await store.put("lost", bytes);
+    faultAlways("get", { kind: "not-found" });
+    await expect(store.get("lost")).rejects.toMatchObject({ code: "object.not-found" });
+    server.onCall = () => undefined;
+    await store.put("gone", bytes);
+    await store.remove(["gone"]);
+    const before = server.calls.length;
+    expect(await store.head("gone")).toBeUndefined();
+    expect(await store.head("never")).toBeUndefined();
+    expect(server.calls.length - before).toBe(2);
+  });
+});
+
+describe("clocks that disagree", () => {
+  test.each([6, -6, 65, -65])(
+    "by %i minutes: nothing is written or removed, reading goes on",
+    async (minutes) => {
+      const store = openBare({ conditionalPut: true, attemptsMax: 1 });
+      await store.put("key", bytes);
+      server.clockOffsetMs = minutes * 60_000;
+      // A single odd answer decides nothing.
+      await store.get("key");
+      await store.put("other", bytes);
+      for (let answers = 0; answers < 2; answers += 1)
+        expect(await store.get("key")).toEqual(bytes);
+      const wrong = {
+        code: "clock.wrong",
+        message: expect.stringContaining(`${Math.abs(minutes)} minutes`),
+      };
+      await expect(store.put("third", bytes)).rejects.toMatchObject(wrong);
+      await expect(store.remove(["key"])).rejects.toMatchObject(wrong);
+      expect(await store.get("key")).toEqual(bytes);
+      server.clockOffsetMs = 0;
+      await store.get("key");
+      await store.remove(["key"]);
+    },
+  );
+});
+
 describe("list and remove", () => {
   test("a listing survives faults on any page, without loss or repetition", async () => {
     const store = open({ conditionalPut: true, attemptsMax: 1 });
@@ -175,6 +239,25 @@ describe("list and remove", () => {
     const error = await store.remove(["a", "b"]).catch(asIs);
     expect(error).toMatchObject({ code: "storage.refused", details: { keys: ["b"] } });
     expect(server.objects.has("prefix/a")).toBe(false);
+  });
+
+  test("a removal that failed for a while for one key, in an answer that says success, is repeated", async () => {
+    const store = open({ conditionalPut: true, attemptsMax: 1 });
+    for (const key of ["a", "b"]) await store.put(key, bytes);
+    faultOnce("remove", { kind: "removal-error", key: "prefix/b", code: "InternalError" });
+    await store.remove(["a", "b"]);
+    expect(server.objects.size).toBe(0);
+  });
+
+  test("where batches are unknown, each key is removed by itself", async () => {
+    const store = openBare({ conditionalPut: true, attemptsMax: 1 });
+    for (const key of ["a", "b"]) await store.put(key, bytes);
+    server.onCall = ({ operation, key }) =>
+      operation === "remove" && key === ""
+        ? { kind: "status", status: 501, code: "NotImplemented" }
+        : undefined;
+    await store.remove(["a", "b", "never"]);
+    expect(server.objects.size).toBe(0);
   });
 
   test("a removal carries Content-MD5", async () => {

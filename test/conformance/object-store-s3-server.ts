@@ -120,7 +120,7 @@ export async function startS3Server(
       case "versions":
         return listVersions(url);
       case "remove":
-        return remove(body, fault);
+        return call.key === "" ? remove(body, fault) : removeOne(call, url);
       case "lock":
         return lock(call, url, body);
       case "bucket":
@@ -250,6 +250,11 @@ export async function startS3Server(
     return xml(200, `<DeleteResult>${errors.join("")}</DeleteResult>`);
   }
 
+  function removeOne({ key }: S3Call, url: URL): Answer {
+    const isRemoved = versions.remove(key, url.searchParams.get("versionId") ?? undefined);
+    return isRemoved ? xml(204, "") : xmlError(403, "AccessDenied");
+  }
+
   function lock({ key }: S3Call, url: URL, body: Buffer): Answer {
     const found = versions.find(key, url.searchParams.get("versionId") ?? undefined);
     if (found === undefined) return xmlError(404, "NoSuchKey");
@@ -338,6 +343,7 @@ function operationOf(request: IncomingMessage, url: URL): S3Call["operation"] {
   if (bucketResources.some((name) => url.searchParams.has(name))) return "bucket";
   if (url.searchParams.has("versions")) return "versions";
   if (request.method === "PUT") return "put";
+  if (request.method === "DELETE") return "remove";
   if (request.method === "HEAD") return "head";
   if (request.method === "POST" && url.searchParams.has("delete")) return "remove";
   return url.searchParams.has("list-type") ? "list" : "get";

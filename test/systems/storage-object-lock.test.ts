@@ -73,7 +73,8 @@ test("a mover that may create and read only backs up, and all that its points ne
   await backUp("first");
   await backUp("second");
   const report = await extendLocks([]);
-  expect(report).toMatchObject({ points: 2, extended: 0 });
+  // The starts of the sessions that made the points.
+  expect(report).toMatchObject({ points: 2, extended: 2 });
   const left = Date.parse(report.until) - Date.now();
   expect(left).toBeGreaterThanOrEqual(30 * dayMs);
   expect(left).toBeLessThan(41 * dayMs);

@@ -25,15 +25,15 @@ export function retentionFrom(lock: LockSettings, nowMs: number): Retention {
 }
 
 /**
- * Whether a point, or the right to read it, would be lost with this object. A root is a point by its session's start and end. Index
- * segments, checkpoints, condemned lists and the rest of sessions are not locked: they can be made again, or must go soon.
+ * Whether it is locked when it is put: a point, or the right to read it, would be lost with it. The rest can be made again, or must go soon. A
+ * session's start, without which its root is no point, is locked when it is known that the session made one: by `extendLocks`.
  */
 export function isLockedName(name: string): boolean {
   return lockedNames.test(name);
 }
 
 const lockedNames =
-  /^(config$|(packs|disks|metadata|points|keys|relocations)\/|sessions\/[^/]+\/(start-|end-(?!none)))/;
+  /^(config$|(packs|disks|metadata|points|keys|relocations)\/|sessions\/[^/]+\/end-(?!none))/;
 
 /** The same store; each put of what must be locked carries its retention. */
 export function withRetention(

@@ -97,8 +97,12 @@ async function markNeeded(
   const options = signal === undefined ? {} : { signal };
   const inventory = await takeInventory(repository, async () => undefined, options);
   const { tables, sessions } = inventory;
-  const committed = [...inventory.roots.keys()].filter(
-    (key) => isCommitted(key, sessions) && (rootKey === undefined || key === rootKey),
+  // A point that is to go is not locked anew: it would never go.
+  const { roots: condemned } = await repository.sessions.condemned.load(options);
+  const committed = [...inventory.roots.keys()].filter((key) =>
+    rootKey === undefined
+      ? isCommitted(key, sessions) && !condemned.has(key)
+      : isCommitted(key, sessions) && key === rootKey,
   );
   const marker = createMarker({ repository, inventory, onRead: async () => undefined });
   const names = new Set<string>();
