@@ -16,8 +16,10 @@ import { systemRandom as random } from "@holdfast/shared/ports/random";
 import { createOwnLimits, followLimitsFile } from "./limits/own-limits.ts";
 import { openRepositoryAt } from "./open-repository-at.ts";
 import { backUpImage } from "./standalone/back-up-image.ts";
+import { collectRepository } from "./standalone/collect.ts";
 import { listImagePoints, readMetadata } from "./standalone/describe-points.ts";
 import { doctor } from "./standalone/doctor.ts";
+import { forgetPoints } from "./standalone/forget.ts";
 import { initRepository } from "./standalone/init-repository.ts";
 import { extendLocks, holdPoint } from "./standalone/locks.ts";
 import { recover } from "./standalone/recover.ts";
@@ -109,6 +111,10 @@ async function perform(request: ReturnType<typeof StandaloneRequest.parse>): Pro
       return await verify(context, request);
     case "repository-repair":
       return await repair(context, request);
+    case "repository-collect":
+      return await collectRepository(context, request);
+    case "image-forget":
+      return await forgetPoints(context, request);
     case "fetch-host-keys": {
       const { signal } = stop;
       // Only here: the other requests don't wait for the SSH client to be loaded.

@@ -1,4 +1,5 @@
 import { z } from "zod";
+import { Retention } from "../domain/policy.ts";
 import { OwnRates } from "./settings.ts";
 
 /**
@@ -16,6 +17,21 @@ const Access = {
 
 export const imageFormats = ["raw", "qcow2"] as const;
 const ImageFormat = z.enum(imageFormats);
+
+const Collecting = {
+  /** Nothing is written or removed. */
+  dryRun: z.boolean().default(false),
+  /** How long to wait for open sessions. */
+  waitSeconds: z
+    .number()
+    .min(0)
+    .max(7 * 86_400)
+    .default(0),
+  /** Share of the stored bytes, and of the points, that may go at once; absent: half. */
+  allowShare: z.number().gt(0).max(1).optional(),
+  /** There may be no point left. */
+  allowEmpty: z.boolean().default(false),
+};
 
 export const StandaloneRequest = z.discriminatedUnion("kind", [
   z.strictObject({
@@ -133,6 +149,19 @@ export const StandaloneRequest = z.discriminatedUnion("kind", [
     readAll: z.boolean().default(false),
     /** Another copy of the same repository. */
     from: z.string().min(1).max(2048).optional(),
+  }),
+  z.strictObject({ kind: z.literal("repository-collect"), ...Access, ...Collecting }),
+  z.strictObject({
+    kind: z.literal("image-forget"),
+    ...Access,
+    ...Collecting,
+    /** Ids of points, or names of root objects. */
+    points: z.array(z.string().min(1).max(512)).max(10_000),
+    /** Of each name, or of `name` only, everything goes that no rule keeps. */
+    retention: Retention.optional(),
+    name: z.string().min(1).max(200).optional(),
+    /** Also the last point of a name. */
+    lastToo: z.boolean().default(false),
   }),
   z.strictObject({
     kind: z.literal("fetch-host-keys"),
@@ -316,6 +345,61 @@ export const RepairReport = z.object({
 });
 export type RepairReport = z.infer<typeof RepairReport>;
 
+/** What a garbage collection found and did; the engine's own report (`shared/repository/maintenance/collect-report.ts`). */
+export const CollectReport = z.object({
+  isDryRun: z.boolean(),
+  state: z.enum(["done", "waiting", "more", "locked"]),
+  stored: z.object({ objects: z.int(), bytes: z.int(), packs: z.int() }),
+  points: z.object({
+    kept: z.int(),
+    expired: z.array(z.string()),
+    held: z.array(z.string()),
+  }),
+  garbage: z.object({
+    objects: z.int(),
+    bytes: z.int(),
+    classes: z.array(z.object({ reason: z.string(), objects: z.int(), bytes: z.int() })),
+    largest: z.array(z.object({ name: z.string(), sizeBytes: z.int(), reason: z.string() })),
+  }),
+  earlier: z.object({ lists: z.int(), objects: z.int() }),
+  removed: z.object({ objects: z.int(), bytes: z.int() }),
+  reprieved: z.int(),
+  index: z.object({ rewritten: z.int(), removed: z.int(), unreadable: z.array(z.string()) }),
+  waitingFor: z.array(
+    z.object({
+      sessionId: z.string(),
+      kind: z.string(),
+      holder: z.string(),
+      startedAt: z.string(),
+      silentForSeconds: z.int(),
+    }),
+  ),
+  fenced: z.array(z.object({ sessionId: z.string(), adopted: z.array(z.string()) })),
+  locked: z.array(
+    z.object({ key: z.string(), until: z.string().optional(), legalHold: z.boolean() }),
+  ),
+  missingPacks: z.array(z.string()),
+  halfEmpty: z.object({ packs: z.int(), bytes: z.int(), neededBytes: z.int() }),
+  unknown: z.object({ count: z.int(), names: z.array(z.string()) }),
+  brake: z.string().optional(),
+  seconds: z.number(),
+});
+export type CollectReport = z.infer<typeof CollectReport>;
+
+export const ForgetReport = z.object({
+  points: z.array(
+    z.object({
+      pointId: z.string(),
+      name: z.string(),
+      takenAt: z.string(),
+      /** Why it stays; empty for one that goes. */
+      keptBy: z.array(z.string()),
+    }),
+  ),
+  collected: CollectReport,
+});
+export type ForgetReport = z.infer<typeof ForgetReport>;
+
 export const standaloneResults = {
   "repository-init": z.object({ repositoryId: z.string(), url: z.string() }),
   "image-backup": z.object({ point: ImagePoint, summary: TransferSummary }),
@@ -345,6 +429,8 @@ export const standaloneResults = {
   }),
   "repository-extend-locks": LocksReport,
   "image-hold": z.object({ pointId: z.string(), isOn: z.boolean(), objects: z.int() }),
+  "repository-collect": CollectReport,
+  "image-forget": ForgetReport,
   "fetch-host-keys": z.object({
     /** OpenSSH's form, `ssh-ed25519 AAAA…`, the strongest first. */
     hostKeys: z.array(z.object({ key: z.string(), fingerprint: z.string() })),

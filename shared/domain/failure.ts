@@ -237,7 +237,7 @@ const failures = {
     retryable: false,
     exitCode: 6,
     advice:
-      "Look at `holdfast repository gc URL --dry-run`. If all of that is to go, repeat with the --allow-share that the message names.",
+      "Look at `holdfast repository gc URL --dry-run`. If all of that is to go, repeat with the option that the message names.",
   },
   "collect.damaged": {
     retryable: false,

@@ -3,7 +3,7 @@ import type { CommandDefinition } from "../command.ts";
 import { exitCodes } from "../exit-codes.ts";
 import { readPassphrase } from "../read-secret.ts";
 import { printable } from "../render/format.ts";
-import { repositoryUrl } from "./image.ts";
+import { repositoryUrl } from "../repository-url.ts";
 
 export const doctorRepository: CommandDefinition = {
   path: "repository doctor",

@@ -7,9 +7,11 @@ import { parsePercentage } from "../parse-values.ts";
 import { readPassphrase } from "../read-secret.ts";
 import { formatBytes, formatTime, printable } from "../render/format.ts";
 import { note, printFields, printTable } from "../report.ts";
+import { repositoryUrl } from "../repository-url.ts";
 import { sizesText } from "../watch-jobs.ts";
-import { holdImage } from "./object-lock.ts";
+import { forgetPoints } from "./forget-points.ts";
 import { limitOptions, readLimits } from "./limits.ts";
+import { holdImage } from "./object-lock.ts";
 import { chooseFormat, restoreImage } from "./restore-image.ts";
 import { runAsJob } from "./run-as-job.ts";
 import { writeDocuments } from "./write-documents.ts";
@@ -273,6 +275,7 @@ export const imageCommands: readonly CommandDefinition[] = [
   restore,
   metadata,
   holdImage,
+  forgetPoints,
 ];
 
 /** How `image backup` is told what changed. */
@@ -301,9 +304,4 @@ async function readAccess(
     url: repositoryUrl(input.text("repository") ?? ""),
     passphrase: await readPassphrase(context, { file: input.text("passphraseFile") }),
   };
-}
-
-/** A directory is made absolute: the mover may have another working directory. */
-export function repositoryUrl(text: string): string {
-  return /^[a-z][a-z0-9+.-]*:\/\//.test(text) ? text : resolve(text);
 }

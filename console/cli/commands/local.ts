@@ -13,7 +13,7 @@ import { stateFolder } from "../profiles.ts";
 import { readPassphrase, readSecretFile } from "../read-secret.ts";
 import { printable } from "../render/format.ts";
 import { note, printFields } from "../report.ts";
-import { repositoryUrl } from "./image.ts";
+import { repositoryUrl } from "../repository-url.ts";
 
 const libvirtSocket = "/var/run/libvirt/libvirt-sock";
 const moverLogLines = 8;

@@ -3,7 +3,7 @@ import type { CommandDefinition } from "../command.ts";
 import { exitCodes } from "../exit-codes.ts";
 import { readPassphrase } from "../read-secret.ts";
 import { printFields } from "../report.ts";
-import { repositoryUrl } from "./image.ts";
+import { repositoryUrl } from "../repository-url.ts";
 
 const daysMax = 3650;
 const passphraseOption = {

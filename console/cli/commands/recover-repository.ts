@@ -1,7 +1,7 @@
 import type { CommandDefinition } from "../command.ts";
 import { exitCodes } from "../exit-codes.ts";
 import { note, printTable } from "../report.ts";
-import { repositoryUrl } from "./image.ts";
+import { repositoryUrl } from "../repository-url.ts";
 
 export const recoverRepository: CommandDefinition = {
   path: "repository recover",

@@ -3,7 +3,7 @@ import type { CommandDefinition } from "../command.ts";
 import { exitCodes } from "../exit-codes.ts";
 import { readPassphrase } from "../read-secret.ts";
 import { formatDuration, formatTime, printable } from "../render/format.ts";
-import { repositoryUrl } from "./image.ts";
+import { repositoryUrl } from "../repository-url.ts";
 import { runAsJob } from "./run-as-job.ts";
 import { describeDamage } from "./verify-repository.ts";
 

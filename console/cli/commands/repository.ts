@@ -3,8 +3,9 @@ import { exitCodes } from "../exit-codes.ts";
 import { readPassphrase } from "../read-secret.ts";
 import { formatAge, printable } from "../render/format.ts";
 import { note, printFields, printTable } from "../report.ts";
+import { repositoryUrl } from "../repository-url.ts";
+import { collectRepository } from "./collect-repository.ts";
 import { doctorRepository } from "./doctor.ts";
-import { repositoryUrl } from "./image.ts";
 import { limitRepository } from "./limits.ts";
 import { extendRepositoryLocks, parseLock } from "./object-lock.ts";
 import { recoverRepository } from "./recover-repository.ts";
@@ -147,4 +148,5 @@ export const repositoryCommands: readonly CommandDefinition[] = [
   doctorRepository,
   recoverRepository,
   extendRepositoryLocks,
+  collectRepository,
 ];

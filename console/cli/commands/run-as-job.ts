@@ -9,6 +9,8 @@ const stages = {
   "image-restore": "restore",
   "repository-verify": "verify",
   "repository-repair": "repair",
+  "repository-collect": "collect",
+  "image-forget": "collect",
 } as const;
 type LongKind = keyof typeof stages;
 

@@ -2,10 +2,10 @@ import type { VerifyReport } from "@holdfast/shared/contracts/standalone";
 import { Failure } from "@holdfast/shared/domain/failure";
 import type { CommandDefinition, CommandInput } from "../command.ts";
 import { exitCodes } from "../exit-codes.ts";
-import { parseBytes, parseTimeMs } from "../parse-values.ts";
+import { parseBytes, parsePercentage, parseTimeMs } from "../parse-values.ts";
 import { readPassphrase } from "../read-secret.ts";
 import { formatBytes, formatDuration, formatTime, printable } from "../render/format.ts";
-import { repositoryUrl } from "./image.ts";
+import { repositoryUrl } from "../repository-url.ts";
 import { runAsJob } from "./run-as-job.ts";
 
 export const verifyRepository: CommandDefinition = {
@@ -86,7 +86,7 @@ function readScope(input: CommandInput) {
     });
   }
   return {
-    share: sample === undefined ? 1 : parseShare(sample),
+    share: sample === undefined ? 1 : parsePercentage("--sample", sample),
     ...(pointId === undefined ? {} : { pointId }),
     ...(every === undefined ? {} : { everySeconds: parseTimeMs("--every", every) / 1000 }),
     ...(limit === undefined ? {} : { limitBytes: parseBytes("--limit", limit) }),
@@ -98,15 +98,6 @@ function readScope(input: CommandInput) {
 
 function isDamaged(report: VerifyReport): boolean {
   return report.damagedPoints.length + report.damagedObjects.length > 0;
-}
-
-/** `5%` or `0.5%`: without the sign it would not be clear what 1 means. */
-function parseShare(text: string): number {
-  const percent = Number(/^(\d{1,3}(?:\.\d{1,6})?)%$/.exec(text.trim())?.[1] ?? Number.NaN);
-  if (percent > 0 && percent <= 100) return percent / 100;
-  throw new Failure("input.invalid", {
-    message: `--sample ${JSON.stringify(text)} is not a share above 0% and up to 100%; write 5%`,
-  });
 }
 
 /** Ranges on a screen; --json has all. */

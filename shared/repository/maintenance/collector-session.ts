@@ -40,6 +40,7 @@ type Options = {
 export async function beginCollector(o: Options): Promise<CollectorSession> {
   const { repository, options } = o;
   const session = await putStart(o);
+  if (session !== undefined) o.watch.ignore(session.sessionId);
   const { clock, random } = repository;
   const end = async (): Promise<void> => await session?.abort();
   try {

@@ -146,8 +146,8 @@ function planRandomNames(
 
 function reasonOf(isCheckpoint: boolean, session: SessionState | undefined): CollectReason {
   if (isCheckpoint) return "checkpoint";
-  const hasPoint = session !== undefined && session.ends.size > 0 && session.endNones.length === 0;
-  return hasPoint ? "not-needed" : "no-point";
+  // Of a session of which nothing is left, it was a point that is gone.
+  return session !== undefined && session.endNones.length > 0 ? "no-point" : "not-needed";
 }
 
 /** Counts and bytes by reason, the heaviest first. */

@@ -14,6 +14,8 @@ import { silenceMarginMs } from "./safety.ts";
 export type SilenceWatch = {
   /** A look at the sessions, now. */
   readonly see: (states: SessionStates) => void;
+  /** The collector's own session, which is nobody's to watch. */
+  readonly ignore: (sessionId: string) => void;
   readonly slept: (ms: number) => void;
   /** At least this long, in milliseconds. */
   readonly silentMs: (sessionId: string) => number;
@@ -65,6 +67,7 @@ export async function watchSilence(
       probesSeen.set(folder, Math.min(atMs, probesSeen.get(folder) ?? atMs));
     }
   }
+  let own: string | undefined;
   let sleptMs = 0;
   let seen = new Map<string, Sight & { readonly sleptMs: number }>();
   let probes = new Map<string, number>();
@@ -84,10 +87,14 @@ export async function watchSilence(
 
   return {
     probesSeen,
+    ignore: (sessionId) => {
+      own = sessionId;
+      seen.delete(sessionId);
+    },
     see: (states) => {
       const next: typeof seen = new Map();
       for (const state of states.values()) {
-        if (!isOpen(state) || next.size >= entriesMax) continue;
+        if (!isOpen(state) || state.sessionId === own || next.size >= entriesMax) continue;
         const { sessionId } = state;
         const signs = signsOf(state);
         const before = seen.get(sessionId);

@@ -1,0 +1,90 @@
+import { hostname } from "node:os";
+import type { CollectReport } from "@holdfast/shared/contracts/standalone";
+import {
+  type CollectProgress,
+  collect as collectGarbage,
+} from "@holdfast/shared/repository/maintenance/collect";
+import type { Repository } from "@holdfast/shared/repository/repository";
+import { standaloneHolder } from "../hold-session.ts";
+import type { Request, StandaloneContext } from "./standalone-context.ts";
+
+/** People hear at most this often how far it is. */
+const noteMs = 5000;
+
+export async function collectRepository(
+  context: StandaloneContext,
+  request: Request<"repository-collect">,
+): Promise<CollectReport> {
+  return await collectIn(context, await context.open(request), request, []);
+}
+
+/** A collection that also removes these points. */
+export async function collectIn(
+  context: StandaloneContext,
+  repository: Repository,
+  {
+    dryRun,
+    waitSeconds,
+    allowShare,
+    allowEmpty,
+  }: Pick<Request<"repository-collect">, "dryRun" | "waitSeconds" | "allowShare" | "allowEmpty">,
+  expire: readonly string[],
+): Promise<CollectReport> {
+  const { clock, logger, signal } = context;
+  let notedMs = clock.now();
+  const onProgress = (progress: CollectProgress): void => {
+    if (clock.now() - notedMs < noteMs) return;
+    notedMs = clock.now();
+    context.emit({ type: "note", message: describe(progress) });
+  };
+  const report = await collectGarbage({
+    repository,
+    expire,
+    isDryRun: dryRun,
+    waitMs: waitSeconds * 1000,
+    allowShare,
+    allowEmpty,
+    holder: `garbage collection, ${standaloneHolder()}`,
+    observer: hostname(),
+    onProgress,
+    logger,
+    signal,
+  });
+  for (const name of report.missingPacks) {
+    context.emit({ type: "warning", message: `${name} is missing, and a recovery point needs it` });
+  }
+  return {
+    ...report,
+    points: {
+      ...report.points,
+      expired: [...report.points.expired],
+      held: [...report.points.held],
+    },
+    garbage: {
+      ...report.garbage,
+      classes: [...report.garbage.classes],
+      largest: [...report.garbage.largest],
+    },
+    index: { ...report.index, unreadable: [...report.index.unreadable] },
+    waitingFor: [...report.waitingFor],
+    fenced: report.fenced.map((its) => ({ ...its, adopted: [...its.adopted] })),
+    locked: [...report.locked],
+    missingPacks: [...report.missingPacks],
+    unknown: { ...report.unknown, names: [...report.unknown.names] },
+  };
+}
+
+function describe({ stage, done, total }: CollectProgress): string {
+  switch (stage) {
+    case "listing":
+      return `Listing: ${done} objects`;
+    case "marking":
+      return `Reading what points need: ${done} disks`;
+    case "waiting":
+      return `Waiting for ${done} sessions`;
+    case "removing":
+      return `Removing: ${done} of ${total ?? "?"} objects`;
+    default:
+      return stage satisfies never;
+  }
+}
