@@ -296,6 +296,44 @@ describe("commit", () => {
     }
   });
 
+  test("of two attempts in one session, one that is refused does not take the other's point away", async () => {
+    const { store, repository } = await setUp();
+    const session = await begin(repository);
+    const point = await aPoint(repository, session);
+    // The first has looked for a fence, and is about to put its end; everything else happens then.
+    let refused: unknown;
+    const slow = await openRepository({
+      ...parts,
+      store: {
+        ...store,
+        put: async (key, bytes, options) => {
+          if (key.includes("/end-") && refused === undefined) {
+            refused = "underway";
+            const dying = await openRepository({
+              ...parts,
+              store: {
+                ...store,
+                list: (prefix, its) => {
+                  if (prefix === "points/") throw new Error("died");
+                  return store.list(prefix, its);
+                },
+              },
+            });
+            await expect(dying.sessions.fence([session.sessionId])).rejects.toThrow("died");
+            refused = await repository
+              .writePoint(session, { ...point, jobId: "j2" })
+              .catch((error: unknown) => error);
+          }
+          await store.put(key, bytes, options);
+        },
+      },
+    });
+    const first = await slow.sessions.resume(session.sessionId);
+    const { rootKey } = await slow.writePoint(first, point);
+    expect(refused).toSatisfy(ended);
+    expect((await listed(repository)).map((found) => found.rootKey)).toEqual([rootKey]);
+  });
+
   test("a zombie's root is invisible after its session has ended, and after all of that was cleared away", async () => {
     const { store, repository } = await setUp();
     const session = await begin(repository);

@@ -90,8 +90,8 @@ export type Session = {
   /** Shows that the holder lives. Fails with `session.ended`: then nothing that it still does can count. */
   readonly renew: (options?: CallOptions) => Promise<void>;
   /**
-   * Makes the root a point; it is in the store. Repeating it is a success. Fails with `session.ended`: then the root is no point and never
-   * becomes one.
+   * Makes the root a point; it is in the store. Repeating it is a success. Fails with `session.ended`: then the root is no point, and
+   * does not become one unless another attempt in the same session has put a root, too.
    */
   readonly commit: (rootKey: string, options?: CallOptions) => Promise<void>;
   /**
@@ -182,6 +182,19 @@ export function createSessions(parts: Parts): Sessions {
   const putEndNone = (sessionId: string, options?: CallOptions): Promise<string> =>
     put(sessionId, "end-none-", encodeMark(), options);
 
+  /**
+   * Whether another attempt in the same session has put a root as well, for the same VM. If it looked before there was a fence, its root was
+   * there before that, too: whoever has seen the fence sees it, and must not say that the session has no point.
+   */
+  async function hasSibling(rootKey: string, options?: CallOptions): Promise<boolean> {
+    const folder = rootKey.slice(0, rootKey.lastIndexOf("/") + 1);
+    const sessionId = sessionOfRoot(rootKey)?.sessionId;
+    for await (const { key } of store.list(folder, options)) {
+      if (key !== rootKey && sessionOfRoot(key)?.sessionId === sessionId) return true;
+    }
+    return false;
+  }
+
   /** Reads what is condemned only now: after the session is there for every collector to see. */
   async function open(sessionId: string, options?: CallOptions): Promise<Session> {
     const forbidden = await condemned.load(options);
@@ -214,7 +227,9 @@ export function createSessions(parts: Parts): Sessions {
         // listing may be of another time.
         const hasEnded = state.ends.size > 0 || state.endNones.length > 0;
         const isFenced = state.fences.length > 0 || state.starts.length === 0;
-        if (isFenced && !hasEnded) await putEndNone(sessionId, its);
+        if (isFenced && !hasEnded && !(await hasSibling(rootKey, its))) {
+          await putEndNone(sessionId, its);
+        }
         refuseEnded(state);
         await putEnd(rootKey, its);
       },
