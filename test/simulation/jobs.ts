@@ -1,4 +1,4 @@
-import { isFailure } from "@holdfast/shared/domain/failure";
+import { Failure, isFailure } from "@holdfast/shared/domain/failure";
 import { type Logger, silentLogger } from "@holdfast/shared/ports/logger";
 import { collect } from "@holdfast/shared/repository/maintenance/collect";
 import type { CollectReport } from "@holdfast/shared/repository/maintenance/collect-report";
@@ -36,11 +36,16 @@ export type BackupJob = {
   readonly parent: ModelPoint | undefined;
   readonly seeded: Seeded;
   attempts: number;
-  sessionId: string | undefined;
+  /** Chosen when the job begins. */
+  sessionId: string;
+  /** Its first stage is known to have run. */
+  hasBegun: boolean;
   checkpoint: unknown;
   recordKey: string | undefined;
-  /** How often somebody set out to put its root. */
+  /** How often somebody claimed the stage that puts its root. */
   commits: number;
+  /** Who gives up a job claims that stage, so that no one else begins it. */
+  isReleased: boolean;
 };
 
 type Attempt = { readonly job: BackupJob; readonly fence: number; readonly recordKey: string };
@@ -126,6 +131,7 @@ export function createJobs(o: {
     signal: AbortSignal,
   ): Promise<void> {
     const { pointId, jobId, vmKey, parent } = job;
+    if (job.isReleased) throw new Failure("fence.lost", { message: `${jobId} was given up` });
     job.commits += 1;
     const point: NewPoint = {
       pointId,
@@ -177,30 +183,29 @@ export function createJobs(o: {
     staged: async (mover: Mover, job: BackupJob): Promise<void> => {
       const { sessions } = mover.repository;
       const fence = job.attempts;
-      const pins = job.parent === undefined ? [] : [job.parent.rootKey];
-      if (job.sessionId === undefined) {
-        const session = await sessions.begin({
-          kind: "backup",
-          holder: job.jobId,
-          pins,
-          silenceSeconds: jobSilenceSeconds,
-        });
-        job.sessionId = session.sessionId;
+      const { sessionId } = job;
+      if (!job.hasBegun) {
+        const pins = job.parent === undefined ? [] : [job.parent.rootKey];
+        const holder = job.jobId;
+        const silenceSeconds = jobSilenceSeconds;
+        await sessions.begin({ kind: "backup", holder, pins, silenceSeconds, sessionId });
+        job.hasBegun = true;
       }
       let { recordKey } = job;
       if (recordKey === undefined) {
-        const session = await sessions.resume(job.sessionId);
+        const session = await sessions.resume(sessionId);
         recordKey = await transfer(mover, job, session, never);
         job.recordKey = recordKey;
         await session.renew();
       }
-      const session = await sessions.resume(job.sessionId);
+      const session = await sessions.resume(sessionId);
       await commit(mover, { job, fence, recordKey }, session, never);
     },
 
     /** The last stage of a job that is given up. */
     release: async (mover: Mover, job: BackupJob): Promise<void> => {
-      if (job.sessionId === undefined || job.commits > 0) return;
+      if (!job.hasBegun || job.commits > 0) return;
+      job.isReleased = true;
       counters.count("way: job given up");
       const session = await mover.repository.sessions.resume(job.sessionId);
       await session.abort();

@@ -1,5 +1,6 @@
 import { isFailure } from "@holdfast/shared/domain/failure";
 import { silentLogger } from "@holdfast/shared/ports/logger";
+import { toHex } from "@holdfast/shared/repository/format/bytes";
 import { sessionOfRoot } from "@holdfast/shared/repository/session/session-state";
 import { withRetries } from "@holdfast/shared/storage/with-retries";
 import { createChunkIndexLoader } from "../../mover/pipeline/chunk-index-loader.ts";
@@ -191,10 +192,12 @@ async function live(o: SeedOptions, scheduler: Scheduler, counters: Counters): P
       parent: work.chance(0.85) ? model.newest(vmKey) : undefined,
       seeded: work.fork(jobId),
       attempts: 0,
-      sessionId: undefined,
+      sessionId: toHex(work.bytes(8)),
+      hasBegun: false,
       checkpoint: undefined,
       recordKey: undefined,
       commits: 0,
+      isReleased: false,
     };
   }
 
@@ -209,8 +212,9 @@ async function live(o: SeedOptions, scheduler: Scheduler, counters: Counters): P
       (error) => {
         if (isFailure(error, "session.ended")) forget(job);
         // What it made was collected, because others had ended its session.
-        const isOver = job.sessionId !== undefined && !monitor.isOpen(job.sessionId);
+        const isOver = !monitor.isOpen(job.sessionId);
         const mayMiss = isOver || mover.process.hasSlept();
+        if (job.isReleased && isFailure(error, "fence.lost")) return;
         if (!(mayMiss && isFailure(error, "object.not-found"))) failIfWrong(error);
       },
     );
@@ -267,7 +271,11 @@ async function live(o: SeedOptions, scheduler: Scheduler, counters: Counters): P
         async () => {
           await jobs.collect(mover, { expire, waitMs });
         },
-        failIfWrong,
+        (error) => {
+          // What it had listed, others have removed.
+          if (!(mover.process.hasSlept() && isFailure(error, "collect.damaged")))
+            failIfWrong(error);
+        },
       );
     } else if (kind < 90) {
       const point = work.pick(model.kept().filter(({ rootKey }) => !monitor.isReplaced(rootKey)));
