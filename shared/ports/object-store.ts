@@ -77,7 +77,12 @@ export type CallOptions = { readonly signal?: AbortSignal };
 export type PutOptions = CallOptions & { readonly retention?: Retention | undefined };
 export type VersionOptions = CallOptions & { readonly versionId?: string };
 export type ByteRange = { readonly offset: number; readonly length: number };
-export type ObjectHead = { readonly key: string; readonly sizeBytes: number };
+export type ObjectHead = {
+  readonly key: string;
+  readonly sizeBytes: number;
+  /** When it was stored, by the store's own clock, in milliseconds since 1970; only from `head`, and where the store tells. */
+  readonly storedAtMs?: number;
+};
 
 export type ObjectStoreSupports = {
   /** A put to a taken key is refused by the store itself, also between racing writers. */

@@ -7,6 +7,7 @@ import type { SessionStart } from "../session/session-record.ts";
 import { isOpen, type SessionState } from "../session/session-state.ts";
 import type { Session } from "../session/sessions.ts";
 import {
+  clockDifferenceMsMax,
   collectorRenewMs,
   collectorSilenceSeconds,
   waitStepMs,
@@ -44,6 +45,7 @@ export async function beginCollector(o: Options): Promise<CollectorSession> {
   const { clock, random } = repository;
   const end = async (): Promise<void> => await session?.abort();
   try {
+    if (session !== undefined) await refuseWrongClock(o, session.sessionId);
     await yieldToOthers(o, session?.sessionId);
   } catch (error) {
     await o.watch.save(options);
@@ -80,6 +82,27 @@ async function putStart(o: Options): Promise<Session | undefined> {
     });
     return undefined;
   }
+}
+
+/** Nothing is lost by a wrong clock, but jobs that are well may be taken for dead. */
+async function refuseWrongClock(
+  { repository, logger, options }: Options,
+  sessionId: string,
+): Promise<void> {
+  const { store, clock } = repository;
+  const states = await repository.sessions.list({ ...options, sessionIds: [sessionId] });
+  const [start = ""] = states.get(sessionId)?.starts ?? [];
+  const storedAtMs = start === "" ? undefined : (await store.head(start, options))?.storedAtMs;
+  if (storedAtMs === undefined) {
+    logger.info("the store does not tell its time: the clock is not compared");
+    return;
+  }
+  const differenceMs = storedAtMs - clock.now();
+  if (Math.abs(differenceMs) <= clockDifferenceMsMax) return;
+  const minutes = Math.round(Math.abs(differenceMs) / 60_000);
+  throw new Failure("clock.wrong", {
+    message: `the clock of ${store.url} is ${minutes} minutes ${differenceMs > 0 ? "ahead of" : "behind"} this machine's: nothing is removed until they agree within ${clockDifferenceMsMax / 60_000} minutes`,
+  });
 }
 
 /**

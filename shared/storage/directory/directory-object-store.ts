@@ -110,7 +110,9 @@ export function createDirectoryObjectStore(
       try {
         await place.check();
         const found = await stat(pathOf(key));
-        return found.isFile() ? { key, sizeBytes: found.size } : undefined;
+        if (!found.isFile()) return undefined;
+        // Of a share it is the server's clock.
+        return { key, sizeBytes: found.size, storedAtMs: found.mtimeMs };
       } catch (error) {
         const failure = asStorageFailure(error, { key, action: "look at" });
         if (isFailure(failure, "object.not-found")) return undefined;
