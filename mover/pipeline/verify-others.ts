@@ -1,4 +1,6 @@
+import { createHash } from "node:crypto";
 import type { Failure } from "@holdfast/shared/domain/failure";
+import { corrupt, sameBytes } from "@holdfast/shared/repository/format/bytes";
 import { readIndexRows } from "@holdfast/shared/repository/index/read-index";
 import { packName } from "@holdfast/shared/repository/pack/pack";
 import { readRelocation, relocationFolder } from "@holdfast/shared/repository/pack/relocations";
@@ -113,6 +115,25 @@ export async function verifyCondemned({ repository, report, signal }: Looking): 
         key,
         `${message}; backups and collections stop until it is put back or, while nothing else runs, removed by hand`,
       ),
+    );
+  }
+}
+
+const checksumBytes = 32;
+
+/** A wrapping that rotted opens nothing any more; this run was opened by another one. */
+export async function verifyKeys({ repository, report, signal }: Looking): Promise<void> {
+  for await (const { key } of repository.store.list("keys/", { signal })) {
+    const check = async (): Promise<void> => {
+      const bytes = await repository.store.get(key, { signal });
+      const body = bytes.subarray(0, Math.max(0, bytes.length - checksumBytes));
+      const sum = createHash("sha256").update(body).digest();
+      if (!sameBytes(sum, bytes.subarray(body.length))) {
+        throw corrupt(`${key} does not match its checksum`, { key });
+      }
+    };
+    await tryRead(check(), ({ message }) =>
+      report.object(key, `${message}; who has only this key to the repository is locked out`),
     );
   }
 }

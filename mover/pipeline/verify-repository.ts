@@ -14,6 +14,7 @@ import { createVerifyNotes, type VerifyNotes } from "./verify-notes.ts";
 import {
   verifyCondemned,
   verifyIndex,
+  verifyKeys,
   verifyRelocations,
   verifyRoots,
   verifySessions,
@@ -188,6 +189,7 @@ async function verifyOthers(
 ): Promise<void> {
   const { report, chunks, history } = o;
   await verifySessions(o, await verifyRoots(o));
+  await verifyKeys(o);
   await verifyCondemned(o);
   const { missed } = o.damage;
   await verifyRelocations(o, (packId) => missed(packId) || chunks.damaged().has(packId));

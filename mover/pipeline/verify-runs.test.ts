@@ -227,6 +227,15 @@ test("a pack that no point needs is read too; its damage costs nothing and is to
   expect((await readKnownDamage(repository)).places.packs.size).toBe(1);
 });
 
+test("a damaged key beside a good one is named", async () => {
+  const { store, repository } = await stored();
+  const [key = ""] = await names(store, "keys/");
+  const second = key.replace(/.{4}$/, "0123");
+  await store.put(second, flip(await store.get(key), 50));
+  const report = await verify(repository);
+  expect(report.damagedObjects.map(({ object }) => object)).toEqual([second]);
+});
+
 test("a pack's footer and header are checked, and are not needed for a restore", async () => {
   const { store, repository } = await stored();
   for (const place of [20, -20, -1]) {
