@@ -39,6 +39,8 @@ process.on("SIGTERM", cancel);
 process.on("SIGINT", () => undefined);
 
 const own = createOwnLimits(clock);
+/** Aborts when the request was answered. */
+const over = new AbortController();
 
 const context: StandaloneContext = {
   signal: stop.signal,
@@ -67,6 +69,7 @@ async function answer(line: string): Promise<void> {
     emit({ type: "failed", failure: { ...failure, causes: [...failure.causes] } });
     process.exitCode = 1;
   } finally {
+    over.abort();
     input.off("close", cancel);
     input.close();
     process.stdin.destroy();
@@ -77,7 +80,7 @@ async function applyLimits(request: ReturnType<typeof StandaloneRequest.parse>):
   if (!("limits" in request) || request.limits === undefined) return;
   const { file: path, ...rates } = request.limits;
   own.set(rates);
-  const { signal } = stop;
+  const { signal } = over;
   if (path !== undefined) await followLimitsFile({ path, limits: own, clock, logger, signal });
 }
 
