@@ -1,4 +1,6 @@
-import { createRepository } from "@holdfast/shared/repository/repository";
+import { Failure } from "@holdfast/shared/domain/failure";
+import { configName } from "@holdfast/shared/repository/format/config";
+import { createRepository, type Repository } from "@holdfast/shared/repository/repository";
 import { openObjectStore, probeStorage } from "@holdfast/shared/storage/open-object-store";
 import type { Request, StandaloneContext } from "./standalone-context.ts";
 
@@ -18,5 +20,19 @@ export async function initRepository(
   }
   const store = await openObjectStore(url, { supports });
   const created = await createRepository({ store, passphrase, lock, clock, random, logger });
+  if (lock !== undefined) await checkLocked(created, lock.days);
   return { repositoryId: created.repositoryId, url };
 }
+
+/** Some stores take a retention and drop it. */
+async function checkLocked({ store, clock }: Repository, days: number): Promise<void> {
+  const state = await store.locks?.look(configName);
+  const promisedMs = clock.now() + days * dayMs - clockSkewMs;
+  if ((state?.retention?.untilMs ?? 0) >= promisedMs) return;
+  throw new Failure("storage.refused", {
+    message: `${store.url} took a retention of ${days} days and did not keep it: do not use this repository`,
+  });
+}
+
+const dayMs = 24 * 60 * 60 * 1000;
+const clockSkewMs = 10 * 60 * 1000;

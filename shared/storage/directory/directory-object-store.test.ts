@@ -77,3 +77,22 @@ test("a repository that was never written is empty", async () => {
   await store.remove(["key"]);
   expect(await readdir(folder)).toEqual([]);
 });
+
+test("folders go with their last object, also while others put into them", async () => {
+  const stores = [createDirectoryObjectStore(folder), createDirectoryObjectStore(folder)] as const;
+  await Promise.all(
+    stores.map(async (store, writer) => {
+      for (let round = 0; round < 60; round += 1) {
+        const key = `a/b/${writer}-${round}`;
+        await store.put(key, Uint8Array.of(round));
+        expect(await store.get(key)).toEqual(Uint8Array.of(round));
+        await store.remove([key]);
+      }
+    }),
+  );
+  expect(await readdir(folder)).toEqual([]);
+  await stores[0].put("a/b/c/d", Uint8Array.of(1));
+  await stores[0].put("a/e", Uint8Array.of(1));
+  await stores[1].remove(["a/b/c/d"]);
+  expect(await readdir(join(folder, "a"))).toEqual(["e"]);
+});

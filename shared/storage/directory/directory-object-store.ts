@@ -6,6 +6,7 @@ import {
   open,
   readdir,
   rename,
+  rmdir,
   stat,
   unlink,
 } from "node:fs/promises";
@@ -52,7 +53,7 @@ export function createDirectoryObjectStore(
   const { clock = systemClock, random = systemRandom, hardLinks } = options;
   const root = resolve(path);
   const place = createPlace(root, clock);
-  const foldersSynced = new Set<string>();
+  const foldersSynced = new Map<string, string>();
   const pathOf = (key: string): string => join(root, key);
 
   return {
@@ -74,9 +75,8 @@ export function createDirectoryObjectStore(
       );
       try {
         await place.makeReady();
-        await makeFolders(dirname(target), { root, known: foldersSynced });
         await writeSynced(temporary, bytes, call?.signal);
-        await publish(temporary, target, hardLinks);
+        await placeFile(temporary, target, { root, known: foldersSynced, hardLinks });
         await syncFolder(dirname(target));
       } catch (error) {
         throw asStorageFailure(error, { key, action: "write" });
@@ -144,6 +144,7 @@ export function createDirectoryObjectStore(
           const failure = asStorageFailure(error, { key: relative(root, folder), action: "sync" });
           if (!isFailure(failure, "object.not-found")) throw failure;
         });
+        await removeEmpty(folder, { root, known: foldersSynced });
       }
     },
   };
@@ -214,11 +215,45 @@ async function removeLeftovers(root: string, olderThanMs: number): Promise<void>
   }
 }
 
-/** Makes the folder and those above it. A folder that this process has not met yet is synced into the one above. */
-async function makeFolders(
-  folder: string,
-  options: { readonly root: string; readonly known: Set<string> },
+/** How often a folder may be removed as empty by others between its making and the first file in it. */
+const placingsMax = 5;
+
+/** Gives the finished file its name, in a folder that may have to be made, and may be gone as empty the next moment. */
+async function placeFile(
+  temporary: string,
+  target: string,
+  options: Folders & { readonly hardLinks: boolean | undefined },
 ): Promise<void> {
+  for (let placings = 1; ; placings += 1) {
+    try {
+      await makeFolders(dirname(target), options);
+      await publish(temporary, target, options.hardLinks);
+      return;
+    } catch (error) {
+      if (errorCode(error) !== "ENOENT" || placings >= placingsMax) throw error;
+    }
+  }
+}
+
+/** Folders are made by puts and go with their last object: sessions alone would leave one each for ever. */
+async function removeEmpty(folder: string, options: Folders): Promise<void> {
+  if (folder === options.root) return;
+  options.known.delete(folder);
+  try {
+    await rmdir(folder);
+  } catch (error) {
+    // It holds something, is gone already, or this user may not: nothing depends on it.
+    if (errorCode(error) !== "") return;
+    throw error;
+  }
+  await removeEmpty(dirname(folder), options);
+}
+
+/** Known are folders whose own names are durable, and which folders they were: another one may have taken the name. */
+type Folders = { readonly root: string; readonly known: Map<string, string> };
+
+/** Makes the folder and those above it. A folder that this process has not met yet is synced into the one above. */
+async function makeFolders(folder: string, options: Folders): Promise<void> {
   const { root, known } = options;
   if (folder === root) return;
   try {
@@ -230,10 +265,12 @@ async function makeFolders(
     }
     if (errorCode(error) !== "EEXIST") throw error;
   }
-  if (known.has(folder)) return;
+  const { ino, birthtimeMs } = await stat(folder);
+  const identity = `${ino} ${birthtimeMs}`;
+  if (known.get(folder) === identity) return;
   await syncFolder(dirname(folder));
   if (known.size >= foldersKnownMax) known.clear();
-  known.add(folder);
+  known.set(folder, identity);
 }
 
 async function writeSynced(
