@@ -53,13 +53,14 @@ const socketPathBytesMax = 107;
 export async function startNbdServer(o: NbdServerOptions): Promise<NbdServer> {
   checkAddress(o.listen, o.tls);
   const served: Served = { requests: 0, bytes: 0 };
-  const secureContext = o.tls === undefined ? undefined : createSecureContext(o.tls);
+  const tlsSettings = o.tls;
+  if (tlsSettings !== undefined) checkTls(tlsSettings);
   const streams = new Set<net.Socket>();
   const startTls =
-    secureContext === undefined
+    tlsSettings === undefined
       ? undefined
       : async (wire: Wire): Promise<Wire> => {
-          const secured = await acceptTls(wire, secureContext);
+          const secured = await acceptTls(wire, tlsSettings);
           watch(secured);
           return { stream: secured, inbound: createInbound(secured) };
         };
@@ -182,14 +183,9 @@ async function listen(server: net.Server, wanted: ListenAddress): Promise<Listen
   return { ...wanted, port: bound.port };
 }
 
-function createSecureContext({ ca, certificate, privateKey }: ServerTls): tls.SecureContext {
+function checkTls({ ca, certificate, privateKey }: ServerTls): void {
   try {
-    return tls.createSecureContext({
-      ca,
-      cert: certificate,
-      key: privateKey,
-      minVersion: "TLSv1.2",
-    });
+    tls.createSecureContext({ ca, cert: certificate, key: privateKey });
   } catch (cause) {
     throw new Failure("input.invalid", {
       message: `the TLS certificates cannot be used: ${String(cause)}`,
@@ -198,33 +194,33 @@ function createSecureContext({ ca, certificate, privateKey }: ServerTls): tls.Se
   }
 }
 
-function acceptTls(wire: Wire, secureContext: tls.SecureContext): Promise<tls.TLSSocket> {
+function acceptTls(wire: Wire, settings: ServerTls): Promise<tls.TLSSocket> {
   const early = wire.inbound.release();
   if (early.length > 0) {
     throw new Failure("protocol.invalid", {
       message: "the client broke the protocol: it sent plain bytes where TLS should begin",
     });
   }
-  assert(wire.stream instanceof net.Socket);
-  const secured = new tls.TLSSocket(wire.stream, {
-    isServer: true,
-    secureContext,
+  // A server of its own for each connection: only a server checks the client's certificate.
+  const server = tls.createServer({
+    ca: settings.ca,
+    cert: settings.certificate,
+    key: settings.privateKey,
     requestCert: true,
     rejectUnauthorized: true,
+    minVersion: "TLSv1.2",
   });
   return new Promise((resolve, reject) => {
     const fail = (cause?: Error): void =>
       reject(
         new Failure("auth.denied", { message: `TLS failed: ${cause?.message ?? "closed"}`, cause }),
       );
-    secured.on("error", fail);
-    secured.once("close", () => fail());
-    secured.once("secure", () => {
-      if (secured.authorized) resolve(secured);
-      else {
-        secured.destroy();
-        fail(secured.authorizationError);
-      }
+    server.once("tlsClientError", (cause) => {
+      wire.stream.destroy();
+      fail(cause);
     });
+    server.once("secureConnection", resolve);
+    wire.stream.once("close", () => fail());
+    server.emit("connection", wire.stream);
   });
 }
