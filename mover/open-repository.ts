@@ -23,6 +23,8 @@ export function createRepositoryOpener(options: {
   readonly parameters: Parameters;
   readonly logger: Logger;
   readonly limits?: Pick<LimitBook, "repository">;
+  /** Memory for the chunk index of each repository. */
+  readonly indexBytesMax?: number;
 }): (repositoryId: string) => Promise<OpenedRepository> {
   const { catalog, parameters, logger } = options;
 
@@ -36,7 +38,11 @@ export function createRepositoryOpener(options: {
       random: systemRandom,
       logger,
     });
-    return { repository, indexLoader: createChunkIndexLoader(repository, { logger }) };
+    const { indexBytesMax } = options;
+    return {
+      repository,
+      indexLoader: createChunkIndexLoader(repository, { logger, indexBytesMax }),
+    };
   }
 
   const opened = new Map<string, Promise<OpenedRepository>>();

@@ -3,10 +3,12 @@ import type { ObjectHead } from "@holdfast/shared/ports/object-store";
 import { toHex } from "@holdfast/shared/repository/format/bytes";
 import { type ChunkIndex, createChunkIndex } from "@holdfast/shared/repository/index/chunk-index";
 import type { IndexedPack } from "@holdfast/shared/repository/index/index-segment";
+import { parseShardName } from "@holdfast/shared/repository/index/index-shard";
 import { chunksIn, readIndexRows } from "@holdfast/shared/repository/index/read-index";
 import type { Repository } from "@holdfast/shared/repository/repository";
 import { isOpen, sessionOfId } from "@holdfast/shared/repository/session/session-state";
 import type { Session } from "@holdfast/shared/repository/session/sessions";
+import { createNeighbourLoader } from "./neighbour-loader.ts";
 import { isUnreadable } from "./prepare-leaf.ts";
 
 /** The chunk index as one session may use it. */
@@ -14,6 +16,8 @@ export type SessionIndex = {
   readonly index: ChunkIndex;
   /** Tells that these packs are in an index segment now that others will load, too. */
   readonly onIndexSegment: (name: string, packs: readonly IndexedPack[]) => void;
+  /** To be called while chunks are looked up: lets a sparse index load what is around the chunks that were found. */
+  readonly prefetch: () => void;
 };
 
 /**
@@ -40,7 +44,14 @@ const objectsInFlight = 8;
 
 export function createChunkIndexLoader(
   repository: Repository,
-  { logger }: { readonly logger: Logger },
+  {
+    logger,
+    indexBytesMax,
+  }: {
+    readonly logger: Logger;
+    /** Memory for the index; beyond it the index is sparse. Default: see `createChunkIndex`. */
+    readonly indexBytesMax?: number | undefined;
+  },
 ): ChunkIndexLoader {
   let loaded: Loaded | undefined;
   let turn: Promise<unknown> = Promise.resolve();
@@ -51,10 +62,19 @@ export function createChunkIndexLoader(
     const reason = loaded && (await staleReason(repository, loaded, session, listing, signal));
     if (reason !== undefined) logger.info("chunk index is loaded anew", { reason });
     const isKept = loaded !== undefined && reason === undefined;
-    const now = isKept && loaded !== undefined ? loaded : empty(session, listing);
+    const now = isKept && loaded !== undefined ? loaded : empty(session, listing, indexBytesMax);
     await addObjects(repository, now, session, listing, { logger, signal });
     loaded = now;
+    const isUsable = usableIn(session);
+    const { prefetch } = createNeighbourLoader({
+      repository,
+      index: now.index,
+      isUsable,
+      logger,
+      signal,
+    });
     return {
+      prefetch,
       index: {
         ...now.index,
         add: (pack, records) => {
@@ -79,10 +99,26 @@ export function createChunkIndexLoader(
   };
 }
 
-function empty(session: Session, listing: readonly ObjectHead[]): Loaded {
+/** What is not condemned, nor known to be damaged. */
+function usableIn(session: Session): (packId: Uint8Array, offset: number) => boolean {
+  const { packs, compacting } = session.condemned;
+  const condemned = packs.union(compacting);
+  return (packId, offset) =>
+    (condemned.size === 0 || !condemned.has(toHex(packId))) &&
+    !session.damage.places.has(packId, offset);
+}
+
+function empty(
+  session: Session,
+  listing: readonly ObjectHead[],
+  indexBytesMax: number | undefined,
+): Loaded {
   const chunksExpected = listing.reduce((sum, head) => sum + chunksIn(head), 0);
   return {
-    index: createChunkIndex({ chunksExpected }),
+    index: createChunkIndex({
+      chunksExpected,
+      ...(indexBytesMax !== undefined && { bytesMax: indexBytesMax }),
+    }),
     names: new Set(),
     condemned: new Set(session.condemned.names),
     damage: new Set(session.damage.recordNames),
@@ -122,17 +158,14 @@ async function addObjects(
   listing: readonly ObjectHead[],
   { logger, signal }: { readonly logger: Logger; readonly signal: AbortSignal },
 ): Promise<void> {
-  const { packs, compacting } = session.condemned;
-  const condemned = packs.union(compacting);
+  const isUsable = usableIn(session);
   const add = async (key: string): Promise<void> => {
     try {
       await readIndexRows(
         repository.objects,
         key,
         (pack, id, offset, storedLength) => {
-          if (condemned.size > 0 && condemned.has(toHex(pack.packId))) return;
-          if (session.damage.places.has(pack.packId, offset)) return;
-          index.addOne(pack, id, offset, storedLength);
+          if (isUsable(pack.packId, offset)) index.addOne(pack, id, offset, storedLength);
         },
         { signal },
       );
@@ -142,8 +175,17 @@ async function addObjects(
       logger.warn("index object unreadable", { key, reason: error.message });
     }
   };
-  const fresh = listing.map(({ key }) => key).filter((key) => !names.has(key));
+  const fresh = listing
+    .map(({ key }) => key)
+    .filter((key) => !names.has(key) && mayHaveHooks(key, index.hookBits));
   for (let at = 0; at < fresh.length; at += objectsInFlight) {
     await Promise.all(fresh.slice(at, at + objectsInFlight).map(add));
   }
+}
+
+/** A sparse index leaves out the shards that have no hooks: that is what makes loading it short. */
+function mayHaveHooks(name: string, hookBits: number): boolean {
+  const shard = parseShardName(name);
+  if (shard === undefined) return true;
+  return shard.prefix >>> Math.max(0, shard.bits - hookBits) === 0 || hookBits === 0;
 }

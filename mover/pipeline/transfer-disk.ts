@@ -69,6 +69,8 @@ export type TransferOptions = {
   readonly index?: ChunkIndex | undefined;
   /** Hears of each index segment that is in the store. */
   readonly onIndexSegment?: ((name: string, packs: readonly IndexedPack[]) => void) | undefined;
+  /** Called again and again while chunks are looked up. */
+  readonly prefetch?: (() => void) | undefined;
   readonly logger: Logger;
   /** Open every sealed pack again before it is uploaded; default true. */
   readonly checkSealed?: boolean;
@@ -303,6 +305,7 @@ async function openTransfer(o: TransferOptions, signal: AbortSignal) {
     switch (message.type) {
       case "buffer":
         feeder.giveBack(message.buffer);
+        o.prefetch?.();
         if (message.dataBytes > 0) advance(message.dataBytes);
         return;
       case "pack":

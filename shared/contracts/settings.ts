@@ -53,6 +53,8 @@ export const MoverSettings = z.object({
   DRAIN_SECONDS: z.coerce.number().min(0).max(3600).default(10),
   /** Worker threads that hash, compress and seal. */
   WORKERS: z.coerce.number().int().min(1).max(64).optional(),
+  /** Memory for the chunk index, for each repository in use; beyond it the index is sparse: some duplicates are stored again. */
+  INDEX_MIB: z.coerce.number().int().min(1).max(4095).default(512),
   /** File with this mover's own limits, `{ "upload": "20M", "read": "off" }`; followed while it runs. */
   LIMITS_FILE: z.string().min(1).optional(),
 });
