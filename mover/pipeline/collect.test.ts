@@ -195,7 +195,40 @@ describe("garbage collection", () => {
       ["b/p0", other],
     ]);
     expect(await restoreAll(repository, all)).toHaveLength(2);
+    // It stays condemned while it is there: a collector that slept since it found it needless may yet remove it.
+    const { condemned } = await beginSession(repository);
+    expect(condemned.packs.size).toBe(report.reprieved);
+    for (const packId of condemned.packs) {
+      expect(await keysOf(store, `packs/${packId.slice(0, 2)}/${packId}`)).toHaveLength(1);
+    }
+  });
+
+  test("what was reprieved goes with the last point that needs it, and its list with it", async () => {
+    const { store, repository } = await setUp();
+    await backUp(repository, { vm: "b", pointId: "p0", disk: other });
+    const failed = await beginSession(repository);
+    await transferIn(repository, failed, undefined, first);
+    await failed.abort();
+    const session = await beginSession(repository);
+    const recordKey = await transferIn(repository, session, undefined, first);
+    await collectNow(repository);
+    const point = newPoint(recordKey, { vmKey: "a", pointId: "p1" });
+    const { rootKey } = await repository.writePoint(session, point);
+    expect((await collectNow(repository)).reprieved).toBeGreaterThan(0);
+    expect((await collectNow(repository, { expire: [rootKey] })).state).toBe("done");
     expect(await keysOf(store, "condemned/list")).toEqual([]);
+    expect(await restoreAll(repository, new Map([["b/p0", other]]))).toHaveLength(1);
+  });
+
+  test("the note of a list that is gone goes, too", async () => {
+    const { store, repository } = await setUp();
+    const { condemned } = repository.sessions;
+    const nothing = { madeAt: 0, roots: [], packs: [], compacting: [], objects: [] };
+    const listName = await condemned.put(nothing);
+    await condemned.putWaited(listName, []);
+    await store.remove([listName]);
+    await collectNow(repository);
+    expect(await keysOf(store, "condemned/waited")).toEqual([]);
   });
 
   test("R26: of three at once one works, the others say who is busy", async () => {

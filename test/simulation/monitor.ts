@@ -4,6 +4,7 @@ import type { RepositorySecrets } from "@holdfast/shared/repository/keys/secrets
 import { createObjects } from "@holdfast/shared/repository/objects";
 import { packName } from "@holdfast/shared/repository/pack/pack";
 import { decodeRoot, type Root } from "@holdfast/shared/repository/recovery-point/point";
+import { decodeCondemned } from "@holdfast/shared/repository/session/condemned";
 import {
   addName,
   isCommitted,
@@ -32,6 +33,8 @@ export type Monitor = {
   readonly isOpen: (sessionId: string) => boolean;
   /** Roots that are not points but may stay as long as their session's point does: somebody may yet put their end. */
   readonly attemptsBesides: () => readonly string[];
+  /** A condemned list with nothing but these names, or the note of one. */
+  readonly isListOfNeeded: (key: string, needed: ReadonlySet<string>) => boolean;
   /** Everything that these roots need, themselves included. */
   readonly neededBy: (rootKeys: readonly string[]) => ReadonlySet<string>;
 };
@@ -180,6 +183,20 @@ export function createMonitor(o: {
         .bucket()
         .keys("points/")
         .filter((key) => !points.has(key) && sessionIds.has(sessionOfRoot(key)?.sessionId));
+    },
+    isListOfNeeded: (key, needed) => {
+      if (key.startsWith("condemned/waited-")) {
+        const list = `condemned/list-${key.split("-")[1] ?? ""}`;
+        return o.bucket().has(list);
+      }
+      const {
+        packs,
+        compacting,
+        roots,
+        objects: names_,
+      } = decodeCondemned(objects.open(key, "condemned", o.bucket().get(key) ?? new Uint8Array(0)));
+      const named = [...packs, ...compacting].map((id) => packName(Buffer.from(id, "hex")));
+      return [...named, ...roots, ...names_].every((name) => needed.has(name));
     },
     neededBy: (rootKeys) => new Set(rootKeys.flatMap((rootKey) => [...needsOf(rootKey)])),
   };

@@ -287,7 +287,8 @@ async function live(o: SeedOptions, scheduler: Scheduler, counters: Counters): P
         (error) => {
           const { rootKey } = point;
           const mayBeGone = model.forgotten.has(rootKey) || monitor.isReplaced(rootKey);
-          if (mayBeGone && isFailure(error, "object.not-found")) return;
+          const isGone = isFailure(error, "object.not-found") || isFailure(error, "object.corrupt");
+          if (mayBeGone && isGone) return;
           failIfWrong(error);
         },
       );
@@ -389,6 +390,8 @@ function findGarbage(bucket: Bucket, monitor: Monitor): readonly string[] {
   return bucket.keys("").filter((key) => {
     const [folder, id = ""] = key.split("/");
     if (needed.has(key) || folder === "index" || key.startsWith("condemned/seen-")) return false;
+    // Lists of what was reprieved stay as long as that does.
+    if (folder === "condemned" && monitor.isListOfNeeded(key, needed)) return false;
     if (folder !== "sessions") return true;
     if (!sessionIds.has(id)) sessionsLeft.add(id);
     return sessionsLeft.size > sessionsLeftMax;

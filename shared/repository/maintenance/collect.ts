@@ -5,8 +5,9 @@ import type { Repository } from "../repository.ts";
 import { isOpen, sessionOfRoot } from "../session/session-state.ts";
 import { type BrakeSettings, checkBrake } from "./brake.ts";
 import type { CollectReport } from "./collect-report.ts";
-import { beginCollector, type CollectorSession } from "./collector-session.ts";
+import { beginCollector, type CollectorSession, endQuietly } from "./collector-session.ts";
 import { condemn, type ListInWork, openWhenCondemned } from "./condemn.ts";
+import { dropDamagedLists } from "./damaged-lists.ts";
 import { describeRounds, type Round, weigh } from "./describe-rounds.ts";
 import { listRoots } from "./inventory.ts";
 import { allOf } from "./plan-collection.ts";
@@ -15,6 +16,7 @@ import {
   type Removed,
   type Remover,
   removeCondemned,
+  removeOrphanedNotes,
   removeUnshared,
   sizeOfList,
 } from "./remove-condemned.ts";
@@ -60,7 +62,11 @@ export async function collect(o: CollectOptions): Promise<CollectReport> {
   const seconds = (): number => (repository.clock.now() - startedMs) / 1000;
   if (o.isDryRun === true) return { ...(await dryRun(o, watch, options)), seconds: seconds() };
   const begin = { repository, watch, holder, waitMs: o.waitMs ?? 0, logger, options };
-  const collector = await beginCollector(begin);
+  const collector = await beginCollector(begin).catch(async (error: unknown) => {
+    if (!isFailure(error, "object.corrupt")) throw error;
+    await dropDamagedLists(repository, watch, logger, options);
+    return await beginCollector(begin);
+  });
   try {
     const rounds = await runRounds(o, { collector, watch, options });
     return { ...describeRounds(rounds), seconds: seconds() };
@@ -100,23 +106,6 @@ async function dryRun(
   }
 }
 
-/** Also when the collection failed: what it saw counts for the next run. Its own failure must not hide that one's. */
-async function endQuietly(
-  collector: CollectorSession,
-  watch: SilenceWatch,
-  logger: Logger,
-): Promise<void> {
-  try {
-    await watch.save({});
-    await collector.end();
-  } catch (error) {
-    const reason = error instanceof Error ? error.message : String(error);
-    logger.warn("the collector's session was left open: the next run waits for its silence", {
-      reason,
-    });
-  }
-}
-
 type Context = {
   readonly collector: CollectorSession;
   readonly watch: SilenceWatch;
@@ -138,6 +127,7 @@ async function runRounds(o: CollectOptions, context: Context): Promise<readonly 
 
 async function runRound(o: CollectOptions, context: Context, waitMs: number): Promise<Round> {
   const { repository, logger } = o;
+  const { condemned } = repository.sessions;
   const { collector, watch, options } = context;
   const waiter = { repository, collector, watch, logger };
   const before = await repository.sessions.list(options);
@@ -153,6 +143,7 @@ async function runRound(o: CollectOptions, context: Context, waitMs: number): Pr
   const waiting = waited.lists.filter(({ waitingFor }) => waitingFor.length > 0);
   await removeFinished(o, context, survey, finished, removed);
   await removeTheUnshared(o, context, survey, removed);
+  await removeOrphanedNotes(removerOf(o, context, 0), await condemned.orphanedNotes(options));
   const ids = waiting.flatMap(({ waitingFor }) => waitingFor);
   const sessions = await repository.sessions.list({ ...options, sessionIds: ids });
   return {
@@ -192,10 +183,10 @@ async function listsInWork(
   const { lists, plan, inventory } = survey;
   const own = collector.sessionId;
   const found: ListInWork[] = [];
+  // Not those of the inventory: another collector may have put its list after these were listed.
+  const openNow = lists.size === 0 ? inventory.sessions : await repository.sessions.list(options);
   for (const [name, list] of lists) {
-    found.push(
-      await openWhenCondemned(repository, { name, list }, inventory.sessions, { own, options }),
-    );
+    found.push(await openWhenCondemned(repository, { name, list }, openNow, { own, options }));
   }
   if (plan.roots.length + plan.packs.length + plan.objects.length === 0) return found;
   await collector.alive();
@@ -261,8 +252,7 @@ function removerOf(
 }
 
 /**
- * A list that is gone was finished by another collector while this one was paused: sessions may use again what was reprieved. One that is
- * there now, after the second mark, was there all the time.
+ * A list that is gone was finished by another collector while this one was paused.
  */
 async function thoseStillThere(
   { store }: Repository,

@@ -53,7 +53,7 @@ export async function removeCondemned(o: Removal, removed: Removed): Promise<voi
     o.inventory.roots.has(name),
   );
   const going = roots.filter((name) => !o.isKeptRoot(name));
-  removed.reprieved += roots.length - going.length;
+  const stay = new Set(roots.filter(o.isKeptRoot));
   const sizeOf = (name: string): number => o.inventory.roots.get(name) ?? 0;
   const locked = await removeNames(
     o,
@@ -61,12 +61,15 @@ export async function removeCondemned(o: Removal, removed: Removed): Promise<voi
     going.map((name) => ({ name, sizeBytes: sizeOf(name) })),
   );
   await o.keep([...locked]);
-  const rest = chooseRest(o, removed);
+  const rest = chooseRest(o, stay);
+  removed.reprieved += stay.size;
   const isIndexFree = await dropFromIndex(o, removed, rest.packs.length);
   if (isIndexFree) await removeNames(o, removed, rest.packs);
   await removeNames(o, removed, rest.data);
+  for (const { key } of removed.locked) stay.add(key);
   // Packs that a locked object of the index still names stay condemned: who reads it there uses nothing on a list.
-  await dropLists(o, removed, isIndexFree ? [] : rest.packs);
+  if (!isIndexFree) for (const { name } of rest.packs) stay.add(name);
+  await dropLists(o, stay);
 }
 
 export function nothingRemoved(): Removed {
@@ -79,8 +82,8 @@ type Rest = {
   readonly data: readonly Sized[];
 };
 
-/** Of what the lists name besides roots, what is there and is not needed. Packs are flagged as doomed. */
-function chooseRest(o: Removal, removed: Removed): Rest {
+/** Of what the lists name besides roots, what is there and is not needed; the rest stays. Packs are flagged as doomed. */
+function chooseRest(o: Removal, stay: Set<string>): Rest {
   const { tables } = o.inventory;
   const packs: Sized[] = [];
   const data: Sized[] = [];
@@ -88,7 +91,7 @@ function chooseRest(o: Removal, removed: Removed): Rest {
     const row = table.find(id);
     if (row < 0 || !table.has(row, flags.listed)) return;
     if (table.has(row, flags.needed)) {
-      removed.reprieved += 1;
+      stay.add(name);
       return;
     }
     table.set(row, flags.doomed);
@@ -108,7 +111,7 @@ function chooseRest(o: Removal, removed: Removed): Rest {
       case "relocation": {
         const stored = o.inventory.relocations.get(name);
         if (stored === undefined) break;
-        if (o.isNeededRelocation(name)) removed.reprieved += 1;
+        if (o.isNeededRelocation(name)) stay.add(name);
         else data.push({ name, sizeBytes: stored.sizeBytes });
         break;
       }
@@ -141,6 +144,15 @@ export async function removeUnshared(
     o,
     removed,
     going.filter((its) => !isStart(its)),
+  );
+}
+
+/** Who died between a list's removal and its note's has left them. */
+export async function removeOrphanedNotes(o: Remover, names: readonly string[]): Promise<void> {
+  await removeNames(
+    o,
+    undefined,
+    names.map((name) => ({ name, sizeBytes: 0 })),
   );
 }
 
@@ -239,14 +251,13 @@ const removableKinds: ReadonlySet<string> = new Set([
   "condemned",
 ]);
 
-/** What is locked stays condemned, in a list that has nothing else. */
-async function dropLists(o: Removal, removed: Removed, packsLeft: readonly Sized[]): Promise<void> {
+/**
+ * What was reprieved or is locked stays condemned, in a list that has nothing else: as long as it is there, nobody begins to use it. So "not needed"
+ * once found after the wait stays true, and a collector that slept before its removals takes nothing away that others use since.
+ */
+async function dropLists(o: Removal, stay: ReadonlySet<string>): Promise<void> {
   const { condemned } = o.repository.sessions;
-  const left = new Set([
-    ...removed.locked.map(({ key }) => key),
-    ...packsLeft.map(({ name }) => name),
-  ]);
-  const isLeft = (name: string): boolean => left.has(name);
+  const isLeft = (name: string): boolean => stay.has(name);
   for (const { name, list, waitedNames } of o.lists) {
     const rest: CondemnedList = {
       madeAt: list.madeAt,

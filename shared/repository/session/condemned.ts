@@ -43,7 +43,7 @@ export const nothingCondemned: Condemned = {
 export type CondemnedLists = {
   /** Puts a list under a new name, which is returned. */
   readonly put: (list: CondemnedList, options?: CallOptions) => Promise<string>;
-  /** Every list by name. One that is removed meanwhile is left out; a damaged one fails with `object.corrupt`; planted names are ignored. */
+  /** Every list by name. One that is removed meanwhile makes it look again; a damaged one fails with `object.corrupt`; planted names are ignored. */
   readonly list: (options?: CallOptions) => Promise<ReadonlyMap<string, CondemnedList>>;
   /** The same, united. */
   readonly load: (options?: CallOptions) => Promise<Condemned>;
@@ -63,11 +63,15 @@ export type CondemnedLists = {
   ) => Promise<
     { readonly names: readonly string[]; readonly sessionIds: readonly string[] } | undefined
   >;
+  /** What `putWaited` has put for lists that are gone. */
+  readonly orphanedNotes: (options?: CallOptions) => Promise<readonly string[]>;
 };
 
 const folder = "condemned/";
 const listStem = `${folder}list-`;
 const version = 1;
+/** Lists are replaced a few times a day at most. */
+const looksMax = 100;
 /** Lists that were opened, kept because they never change. */
 const cacheMax = 16;
 
@@ -94,18 +98,33 @@ export function createCondemnedLists(parts: {
     }
   }
 
+  /** Until each that was listed could be read: one that is gone may have been replaced by another, which is put before. */
   async function list(options?: CallOptions): Promise<ReadonlyMap<string, CondemnedList>> {
+    for (let look = 1; look <= looksMax; look += 1) {
+      const found = await tryList(options);
+      if (found !== undefined) return found;
+    }
+    throw new Failure("storage.unreachable", {
+      message: `${store.url} lists condemned lists that it does not have`,
+    });
+  }
+
+  async function tryList(
+    options?: CallOptions,
+  ): Promise<ReadonlyMap<string, CondemnedList> | undefined> {
     const found = new Map<string, CondemnedList>();
+    let isWhole = true;
     for await (const { key } of store.list(folder, options)) {
       const stem = names.stemOf(key);
       if (stem === undefined) {
         parts.logger.warn("planted object ignored", { key });
       } else if (stem === listStem) {
         const its = await open(key, options);
-        if (its !== undefined) found.set(key, its);
+        if (its === undefined) isWhole = false;
+        else found.set(key, its);
       }
     }
-    return found;
+    return isWhole ? found : undefined;
   }
 
   const waitedStem = (listName: string): string => {
@@ -115,8 +134,21 @@ export function createCondemnedLists(parts: {
     return `${folder}waited-${listName.slice(listStem.length)}-`;
   };
 
+  /** By names alone: `list-<its tag>` and, later in the listing, `waited-<that tag>-`. A note without which a list is met only makes waits longer. */
+  async function orphanedNotes(options?: CallOptions): Promise<readonly string[]> {
+    const lists = new Set<string>();
+    const orphans: string[] = [];
+    for await (const { key } of store.list(folder, options)) {
+      const stem = names.stemOf(key);
+      if (stem === listStem) lists.add(waitedStem(key));
+      else if (stem?.startsWith(`${folder}waited-`) === true && !lists.has(stem)) orphans.push(key);
+    }
+    return orphans;
+  }
+
   return {
     list,
+    orphanedNotes,
     load: async (options) => unite(await list(options)),
     put: async (condemned, options) => {
       const name = names.sign(listStem);
