@@ -48,8 +48,9 @@ export async function beginCollector(o: Options): Promise<CollectorSession> {
     if (session !== undefined) await refuseWrongClock(o, session.sessionId);
     await yieldToOthers(o, session?.sessionId);
   } catch (error) {
-    await o.watch.save(options);
-    await end();
+    // What was seen by a clock that is wrong must not count later.
+    const isSeenRightly = !isFailure(error, "clock.wrong");
+    await endQuietly({ end }, isSeenRightly ? o.watch : undefined, o.logger);
     throw error;
   }
   let renewedAt = clock.now();
@@ -68,15 +69,39 @@ export async function beginCollector(o: Options): Promise<CollectorSession> {
   };
 }
 
+/** Also when the collection failed: what it saw counts for the next run. Its own failure must not hide that one's. */
+export async function endQuietly(
+  collector: Pick<CollectorSession, "end">,
+  watch: SilenceWatch | undefined,
+  logger: Logger,
+): Promise<void> {
+  const quietly = async (what: string, work: () => Promise<void>): Promise<void> => {
+    try {
+      await work();
+    } catch (error) {
+      const reason = error instanceof Error ? error.message : String(error);
+      logger.warn(`${what}: the next run waits for longer`, { reason });
+    }
+  };
+  await quietly("what was seen of sessions is not noted", async () => await watch?.save({}));
+  await quietly("the collector's session was left open", collector.end);
+}
+
 /** Collection frees space; it must be able to begin without any. */
 async function putStart(o: Options): Promise<Session | undefined> {
+  const { sessions, random } = o.repository;
+  const sessionId = toHex(random(8));
   try {
     const { holder } = o;
     const silenceSeconds = collectorSilenceSeconds;
-    const start = { kind: "maintenance", holder, pins: [], silenceSeconds } as const;
-    return await o.repository.sessions.begin(start, o.options);
+    const start = { kind: "maintenance", holder, pins: [], silenceSeconds, sessionId } as const;
+    return await sessions.begin(start, o.options);
   } catch (error) {
-    if (!isFailure(error, "storage.no-space")) throw error;
+    if (!isFailure(error, "storage.no-space")) {
+      // Its start may be there: nobody shall wait for it. A store that does not answer leaves it to its silence.
+      await sessions.fence([sessionId]).catch(() => undefined);
+      throw error;
+    }
     o.logger.warn("no space for the collector's session: going on without", {
       reason: error.message,
     });

@@ -2,7 +2,7 @@ import { strict as assert } from "node:assert";
 import { Failure } from "../../domain/failure.ts";
 import type { CallOptions, ObjectHead } from "../../ports/object-store.ts";
 import type { Repository } from "../repository.ts";
-import type { SessionStates } from "../session/session-state.ts";
+import type { SessionState, SessionStates } from "../session/session-state.ts";
 import { createObjectTable, flags, type ObjectTable } from "./object-table.ts";
 import { parseStoredName, type RandomKind, randomKinds } from "./stored-name.ts";
 
@@ -56,6 +56,11 @@ export async function takeInventory(
   const rootsBefore = new Set<string>();
   const stored = { objects: 0, bytes: 0 };
 
+  function countUnknown(key: string): void {
+    unknown.count += 1;
+    if (unknown.names.length < unknownNamed) unknown.names.push(key);
+  }
+
   /** False for what was listed already: some stores give an entry twice. */
   function add(head: ObjectHead): boolean {
     const { key, sizeBytes } = head;
@@ -94,8 +99,7 @@ export async function takeInventory(
       case "kept":
         return true;
       case "unknown":
-        unknown.count += 1;
-        if (unknown.names.length < unknownNamed) unknown.names.push(key);
+        countUnknown(key);
         return true;
       default:
         return name satisfies never;
@@ -109,6 +113,8 @@ export async function takeInventory(
     if (stored.objects % aliveEvery === 0) await onObjects(stored.objects);
   }
   const sessions = await repository.sessions.list(options);
+  const signed = new Set([...sessions.values()].flatMap(namesOf));
+  for (const key of sessionSizes.keys()) if (!signed.has(key)) countUnknown(key);
   const roots = await listRoots(repository, options);
   await refuseLostRoots(repository, { seen: rootsBefore, roots }, options);
   return {
@@ -124,6 +130,12 @@ export async function takeInventory(
     rootsBefore,
     stored,
   };
+}
+
+/** All objects of a session. */
+export function namesOf(state: SessionState): readonly string[] {
+  const { starts, renewals, fences, ends, endNones } = state;
+  return [...starts, ...renewals, ...fences, ...[...ends.values()].flat(), ...endNones];
 }
 
 /** Names and sizes of all roots, points or not. */

@@ -1,7 +1,7 @@
 import { toHex } from "../format/bytes.ts";
 import { isOpen, type SessionState, sessionOfRoot } from "../session/session-state.ts";
 import type { CollectClass, CollectReason } from "./collect-report.ts";
-import type { Inventory } from "./inventory.ts";
+import { type Inventory, namesOf } from "./inventory.ts";
 import type { RootsJudged } from "./known-root.ts";
 import type { Marker } from "./mark.ts";
 import { flags } from "./object-table.ts";
@@ -119,11 +119,6 @@ function planSessions(inventory: Inventory, judged: RootsJudged, add: Add): void
       add({ name, sizeBytes, reason: "session-record" });
     }
   }
-}
-
-function namesOf(state: SessionState): readonly string[] {
-  const { starts, renewals, fences, ends, endNones } = state;
-  return [...starts, ...renewals, ...fences, ...[...ends.values()].flat(), ...endNones];
 }
 
 function planRandomNames(
