@@ -3,6 +3,7 @@ import type { ObjectStore } from "@holdfast/shared/ports/object-store";
 import { systemRandom } from "@holdfast/shared/ports/random";
 import { extendLocks, holdPoint } from "@holdfast/shared/repository/maintenance/locks";
 import { createRepository, type Repository } from "@holdfast/shared/repository/repository";
+import { isOpen, sessionOfRoot } from "@holdfast/shared/repository/session/session-state";
 import { createMemoryObjectStore } from "@holdfast/shared/storage/memory/memory-object-store";
 import { beforeEach, expect, test } from "vitest";
 import {
@@ -98,6 +99,22 @@ test("a point that goes is kept by its locks until their date, then only what ot
   expect(await store.head(roots[0] ?? "")).toBeUndefined();
   expect(await restoreAll(repository, disks)).toEqual(["web/two"]);
   expect([...(await daysLeft()).keys()]).toHaveLength(needed.objects);
+});
+
+test("a session whose start is locked for longer than its root is not left open", async () => {
+  const [rootKey = ""] = roots;
+  const { sessionId = "" } = sessionOfRoot(rootKey) ?? {};
+  const [start = ""] = await keysOf(store, `sessions/${sessionId}/start-`);
+  const untilMs = clock.now() + 90 * dayMs;
+  await store.locks?.extend(start, { mode: "compliance", untilMs });
+  clock.advance(45 * dayMs);
+  const report = await collectNow(repository, { expire: [rootKey] });
+  expect(report.locked.map(({ key }) => key)).toEqual([start]);
+  expect(await store.head(rootKey)).toBeUndefined();
+  expect(isOpen((await repository.sessions.list()).get(sessionId))).toBe(false);
+  clock.advance(60 * dayMs);
+  expect(await collectNow(repository)).toMatchObject({ state: "done", locked: [] });
+  expect(await keysOf(store, `sessions/${sessionId}/`)).toEqual([]);
 });
 
 test("a legal hold keeps a point after all dates, and ends when it is ended", async () => {

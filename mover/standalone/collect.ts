@@ -1,9 +1,11 @@
 import { hostname } from "node:os";
 import type { CollectReport } from "@holdfast/shared/contracts/standalone";
+import { isFailure } from "@holdfast/shared/domain/failure";
 import {
   type CollectProgress,
   collect as collectGarbage,
 } from "@holdfast/shared/repository/maintenance/collect";
+import { extendLocks } from "@holdfast/shared/repository/maintenance/locks";
 import type { Repository } from "@holdfast/shared/repository/repository";
 import { standaloneHolder } from "../hold-session.ts";
 import type { Request, StandaloneContext } from "./standalone-context.ts";
@@ -15,7 +17,26 @@ export async function collectRepository(
   context: StandaloneContext,
   request: Request<"repository-collect">,
 ): Promise<CollectReport> {
-  return await collectIn(context, await context.open(request), request, []);
+  const repository = await context.open(request);
+  const report = await collectIn(context, repository, request, []);
+  if (!request.dryRun) await keepLocked(context, repository);
+  return report;
+}
+
+/** What stays is to stay locked. A failure of this is told, and is no failure of the collection. */
+async function keepLocked(context: StandaloneContext, repository: Repository): Promise<void> {
+  const { lock } = repository;
+  const { signal } = context;
+  if (lock === undefined) return;
+  try {
+    const { extended, objects } = await extendLocks(repository, { lock, dryRun: false, signal });
+    const message = `Object Lock: ${extended} of ${objects} objects that points need were extended`;
+    context.emit({ type: "note", message });
+  } catch (error) {
+    if (signal.aborted || !isFailure(error)) throw error;
+    const message = `the locks of what points need were not extended: ${error.message}`;
+    context.emit({ type: "warning", message });
+  }
 }
 
 /** A collection that also removes these points. */

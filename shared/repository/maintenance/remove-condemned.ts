@@ -139,12 +139,19 @@ export async function removeUnshared(
     return !isRecord || !hasRoot(parsed.sessionId);
   });
   const isStart = ({ name }: Sized): boolean => name.includes("/start-");
-  await removeNames(o, removed, going.filter(isStart));
+  const locked = await removeNames(o, removed, going.filter(isStart));
+  // A start that is locked keeps the rest of its session: without an end it would be open for ever.
+  const kept = new Set(Array.from(locked, sessionOfName));
   await removeNames(
     o,
     removed,
-    going.filter((its) => !isStart(its)),
+    going.filter((its) => !isStart(its) && !kept.has(sessionOfName(its.name) ?? "")),
   );
+}
+
+function sessionOfName(name: string): string | undefined {
+  const parsed = parseStoredName(name);
+  return parsed.kind === "session" ? parsed.sessionId : undefined;
 }
 
 /** Who died between a list's removal and its note's has left them. */

@@ -69,7 +69,7 @@ export function parseStoredName(key: string): StoredName {
     case "verified":
       return hex16.test(rest) ? { kind: "note" } : unknown;
     case "probe":
-      return /^[0-9a-f]{24}\/[a-z/-]+$/.test(rest) ? { kind: "probe" } : unknown;
+      return /^[0-9a-f]{24}\/[A-Za-z/-]+$/.test(rest) ? { kind: "probe" } : unknown;
     case "config":
       return slash < 0 ? { kind: "kept" } : unknown;
     case "keys":
