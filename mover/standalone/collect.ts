@@ -48,7 +48,11 @@ export async function collectIn(
     waitSeconds,
     allowShare,
     allowEmpty,
-  }: Pick<Request<"repository-collect">, "dryRun" | "waitSeconds" | "allowShare" | "allowEmpty">,
+    dropDamagedLists,
+  }: Pick<
+    Request<"repository-collect">,
+    "dryRun" | "waitSeconds" | "allowShare" | "allowEmpty" | "dropDamagedLists"
+  >,
   expire: readonly string[],
 ): Promise<CollectReport> {
   const { clock, logger, signal } = context;
@@ -65,6 +69,7 @@ export async function collectIn(
     waitMs: waitSeconds * 1000,
     allowShare,
     allowEmpty,
+    dropDamagedLists,
     holder: `garbage collection, ${standaloneHolder()}`,
     observer: hostname(),
     onProgress,

@@ -34,6 +34,7 @@ const request = (more: Partial<Request<"image-forget">>): Request<"image-forget"
   waitSeconds: 0,
   allowShare: 1,
   allowEmpty: false,
+  dropDamagedLists: false,
   ...more,
 });
 const keepNone = { last: 0, hourly: 0, daily: 0, weekly: 0, monthly: 0, yearly: 0 };

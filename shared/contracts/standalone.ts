@@ -31,6 +31,8 @@ const Collecting = {
   allowShare: z.number().gt(0).max(1).optional(),
   /** There may be no point left. */
   allowEmpty: z.boolean().default(false),
+  /** Condemned lists that do not open go; nobody else collects. */
+  dropDamagedLists: z.boolean().default(false),
 };
 
 export const StandaloneRequest = z.discriminatedUnion("kind", [

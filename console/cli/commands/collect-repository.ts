@@ -20,6 +20,11 @@ export const collectOptions: readonly OptionDefinition[] = [
     summary: "let this share of the stored bytes and of the points go at once (default: 50%)",
   },
   { flags: "--allow-empty", summary: "also when no recovery point is left" },
+  {
+    flags: "--drop-damaged-lists",
+    summary:
+      "remove condemned lists that do not open and keep backups from beginning; only while no other collection runs or sleeps anywhere",
+  },
 ];
 
 export const collectRepository: CommandDefinition = {
@@ -69,6 +74,7 @@ export function readCollectOptions(input: CommandInput) {
       ? {}
       : { allowShare: parsePercentage("--allow-share", allowShare) }),
     allowEmpty: input.flag("allowEmpty"),
+    dropDamagedLists: input.flag("dropDamagedLists"),
   };
 }
 

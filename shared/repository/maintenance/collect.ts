@@ -36,6 +36,11 @@ export type CollectOptions = BrakeSettings & {
   readonly expire?: readonly string[];
   /** Nothing is written or removed. */
   readonly isDryRun?: boolean;
+  /**
+   * Removes condemned lists that do not open. Only who knows that no other collector works or sleeps anywhere may say so: what such a list names
+   * is free to be used again.
+   */
+  readonly dropDamagedLists?: boolean;
   /** How long to wait for open sessions, and for silent ones to be silent for long enough. */
   readonly waitMs?: number;
   /** Who collects, for people. */
@@ -63,7 +68,7 @@ export async function collect(o: CollectOptions): Promise<CollectReport> {
   if (o.isDryRun === true) return { ...(await dryRun(o, watch, options)), seconds: seconds() };
   const begin = { repository, watch, holder, waitMs: o.waitMs ?? 0, logger, options };
   const collector = await beginCollector(begin).catch(async (error: unknown) => {
-    if (!isFailure(error, "object.corrupt")) throw error;
+    if (!isFailure(error, "object.corrupt") || o.dropDamagedLists !== true) throw error;
     await dropDamagedLists(repository, watch, logger, options);
     return await beginCollector(begin);
   });

@@ -12,8 +12,8 @@ import type { SilenceWatch } from "./silence.ts";
 const stem = "condemned/list-";
 
 /**
- * While a condemned list does not open, no session can begin, for nobody knows what it forbids. It forbids nothing that matters once no collector works
- * by it: what it names is then condemned anew. So it goes, unless a collector is open. Fails with `busy`.
+ * While a condemned list does not open, no session can begin, for nobody knows what it forbids. What it names is free to be used again once it is gone, so
+ * it may go only when no collector that knows its contents will ever remove by it: the operator says so, and none is open here. Fails with `busy`.
  */
 export async function dropDamagedLists(
   repository: Repository,

@@ -139,19 +139,16 @@ export async function removeUnshared(
     return !isRecord || !hasRoot(parsed.sessionId);
   });
   const isStart = ({ name }: Sized): boolean => name.includes("/start-");
-  const locked = await removeNames(o, removed, going.filter(isStart));
-  // A start that is locked keeps the rest of its session: without an end it would be open for ever.
-  const kept = new Set(Array.from(locked, sessionOfName));
-  await removeNames(
-    o,
-    removed,
-    going.filter((its) => !isStart(its) && !kept.has(sessionOfName(its.name) ?? "")),
-  );
+  const starts = going.filter(isStart);
+  const left = new Set(Array.from(await removeNames(o, removed, starts), sessionOfName));
+  const rest = going.filter((its) => !isStart(its) && !left.has(sessionOfName(its.name)));
+  await removeNames(o, removed, rest);
 }
 
-function sessionOfName(name: string): string | undefined {
+/** Empty for what is no object of a session. */
+function sessionOfName(name: string): string {
   const parsed = parseStoredName(name);
-  return parsed.kind === "session" ? parsed.sessionId : undefined;
+  return parsed.kind === "session" ? parsed.sessionId : "";
 }
 
 /** Who died between a list's removal and its note's has left them. */
