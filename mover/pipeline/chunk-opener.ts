@@ -1,7 +1,7 @@
 import { strict as assert } from "node:assert";
 import { createKeyedHash } from "@holdfast/shared/repository/chunk/keyed-hash";
-import { openRecord } from "@holdfast/shared/repository/chunk/sealed-chunk";
-import { corrupt, freeBytes, sameBytes } from "@holdfast/shared/repository/format/bytes";
+import { openRecordInto } from "@holdfast/shared/repository/chunk/sealed-chunk";
+import { corrupt, sameBytes } from "@holdfast/shared/repository/format/bytes";
 import {
   identityKey,
   type RepositorySecrets,
@@ -27,14 +27,13 @@ export function createChunkOpener(secrets: RepositorySecrets) {
       assert(from >= 0 && from + chunk.storedLength <= request.bytes.length);
       const sealed = request.bytes.subarray(from, from + chunk.storedLength);
       const place = { repositoryId, packId, packKey, offset: chunk.offset };
-      const plain = openRecord(place, sealed, chunk.length);
+      const plain = bytes.subarray(at, at + chunk.length);
+      openRecordInto(place, sealed, plain);
       const id = hash.hash(plain);
       if (!sameBytes(id, chunk.id)) {
         throw corrupt(`chunk at ${chunk.offset} of ${packName(packId)} has other contents`);
       }
-      bytes.set(plain, at);
       at += plain.length;
-      freeBytes(plain);
       return id;
     });
     return { bytes, ids };

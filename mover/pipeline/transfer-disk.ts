@@ -1,5 +1,4 @@
 import { strict as assert } from "node:assert";
-import { availableParallelism } from "node:os";
 import type { Extent } from "@holdfast/shared/domain/extent";
 import { asFailure, Failure, isFailure } from "@holdfast/shared/domain/failure";
 import type { DiskReader } from "@holdfast/shared/ports/disk";
@@ -31,6 +30,7 @@ import {
   resumeTransfer,
   type TransferMode,
 } from "./transfer-checkpoint.ts";
+import { workerShares } from "./worker-shares.ts";
 
 /**
  * Reads one disk into the repository. Leaf by leaf: the source's extents and the previous point decide what is read; workers cut,
@@ -63,7 +63,7 @@ export type TransferOptions = {
   readonly saveCheckpoint: (checkpoint: Record<string, unknown>) => Promise<void>;
   readonly onProgress: (progress: TransferProgress) => void;
   readonly signal: AbortSignal;
-  /** Worker threads; 0 works in this thread. Default: one a core, at most 6. */
+  /** Worker threads at most; 0 works in this thread. Default 6. Transfers at once share as many as there are cores; each has one at least. */
   readonly workers?: number;
   /** The repository's chunk index, shared by the transfers of a mover; without it only the previous point's chunks are found. */
   readonly index?: ChunkIndex | undefined;
@@ -100,7 +100,9 @@ const indexChunksMin = 32_768;
 export async function transferDisk(o: TransferOptions): Promise<TransferResult> {
   const stop = new AbortController();
   const signal = AbortSignal.any([o.signal, stop.signal]);
-  const transfer = await openTransfer(o, signal).catch((error: unknown) => {
+  // Given back when the workers have ended.
+  using share = workerShares.take(o.workers ?? workersMax);
+  const transfer = await openTransfer(o, share.workers, signal).catch((error: unknown) => {
     throw o.signal.aborted ? asFailure(o.signal.reason, "cancelled", "transfer stopped") : error;
   });
   let firstFailure: unknown;
@@ -194,13 +196,11 @@ function startExecutors(
 
 type Transfer = Awaited<ReturnType<typeof openTransfer>>;
 
-async function openTransfer(o: TransferOptions, signal: AbortSignal) {
+async function openTransfer(o: TransferOptions, executors: number, signal: AbortSignal) {
   signal.throwIfAborted();
   const { repository, reader, logger } = o;
   const { sizeBytes } = reader;
   const { leafBytes } = repository.settings;
-  const executors =
-    o.workers === 0 ? 1 : (o.workers ?? Math.min(availableParallelism(), workersMax));
   const table = emptyLeafTable(sizeBytes, leafBytes);
   const mode = o.mode ?? (o.previous === undefined ? "full" : "incremental");
   const identity = { mode, diskKey: o.diskKey, sizeBytes, previous: o.previous };
