@@ -1,10 +1,15 @@
 import { randomUUID } from "node:crypto";
 import { mkdtemp } from "node:fs/promises";
-import { CreateBucketCommand, PutBucketVersioningCommand, type S3Client } from "@aws-sdk/client-s3";
+import {
+  CreateBucketCommand,
+  ListObjectVersionsCommand,
+  PutBucketLifecycleConfigurationCommand,
+  PutBucketVersioningCommand,
+  PutObjectLockConfigurationCommand,
+  type S3Client,
+} from "@aws-sdk/client-s3";
 import type { ObjectStore, ObjectStoreSupports } from "@holdfast/shared/ports/object-store";
-import { systemRandom } from "@holdfast/shared/ports/random";
-import type { StorageReport } from "@holdfast/shared/storage/finding";
-import { probeObjectStore } from "@holdfast/shared/storage/probe-object-store";
+import { inspectS3Storage } from "@holdfast/shared/storage/s3/inspect-s3-storage";
 import { createS3Client } from "@holdfast/shared/storage/s3/s3-client";
 import { createS3ObjectStore } from "@holdfast/shared/storage/s3/s3-object-store";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
@@ -61,12 +66,55 @@ describeObjectStore({
 });
 
 describe("the probe on radosgw", () => {
-  test("finds that conditional puts work in a plain bucket", async () => {
-    expect((await probe(plainBucket)).supports).toMatchObject({ conditionalPut: true });
+  const looked = async (bucket: string, prefix = randomUUID() as string) => {
+    const { supports, findings } = await inspectS3Storage({ bucket, prefix, client });
+    return { supports, ids: findings.map(({ id }) => id) };
+  };
+
+  test("finds that conditional puts work in a plain bucket, and that other checksums are ignored", async () => {
+    expect(await looked(plainBucket)).toEqual({
+      supports: { conditionalPut: true, versioned: false, objectLock: false, checksums: false },
+      ids: [],
+    });
   });
 
-  test("finds that they are ignored in a versioned bucket", async () => {
-    expect((await probe(versionedBucket)).supports).toMatchObject({ conditionalPut: false });
+  test("finds that they are ignored in a versioned bucket, and leaves no version behind", async () => {
+    const prefix = randomUUID();
+    expect(await looked(versionedBucket, prefix)).toEqual({
+      supports: { conditionalPut: false, versioned: true, objectLock: false, checksums: false },
+      ids: [],
+    });
+    const left = await client.send(
+      new ListObjectVersionsCommand({ Bucket: versionedBucket, Prefix: prefix }),
+    );
+    expect([left.Versions, left.DeleteMarkers]).toEqual([undefined, undefined]);
+  });
+
+  test("finds Object Lock, and that it is kept", async () => {
+    expect(await looked(lockedBucket)).toMatchObject({ supports: { objectLock: true }, ids: [] });
+  });
+
+  test("finds a default retention and rules that would remove objects", async () => {
+    const bucket = "badly-set-up";
+    await client.send(
+      new CreateBucketCommand({ Bucket: bucket, ObjectLockEnabledForBucket: true }),
+    );
+    const DefaultRetention = { Mode: "GOVERNANCE", Days: 1 } as const;
+    await client.send(
+      new PutObjectLockConfigurationCommand({
+        Bucket: bucket,
+        ObjectLockConfiguration: { ObjectLockEnabled: "Enabled", Rule: { DefaultRetention } },
+      }),
+    );
+    const rule = { ID: "tidy", Status: "Enabled", Filter: { Prefix: "" } } as const;
+    await client.send(
+      new PutBucketLifecycleConfigurationCommand({
+        Bucket: bucket,
+        LifecycleConfiguration: { Rules: [{ ...rule, Expiration: { Days: 7 } }] },
+      }),
+    );
+    const { ids } = await looked(bucket);
+    expect(ids).toEqual(["default-retention", "lifecycle-expires", "locked-unasked"]);
   });
 });
 
@@ -119,12 +167,4 @@ function openAt(
   supports?: ObjectStoreSupports,
 ): ObjectStore {
   return createS3ObjectStore({ ...place, client, ...(supports && { supports }) });
-}
-
-function probe(bucket: string): Promise<StorageReport> {
-  const prefix = randomUUID();
-  return probeObjectStore(openAt({ bucket, prefix }), {
-    random: systemRandom,
-    openUnguarded: () => openAt({ bucket, prefix }, { conditionalPut: true }),
-  });
 }
