@@ -35,6 +35,7 @@ const commands = {
   bench: () => run([node, "test/bench/image-backup.ts", ...rest]),
   "bench:gc": () => run([node, "test/bench/collect-scale.ts", ...rest]),
   "bench:index": () => run([node, "test/bench/index-scale.ts", ...rest]),
+  "bench:serve": () => run([node, "test/bench/serve.ts", ...rest]),
   test: () => vitest("unit", rest),
   systems: () => vitest("systems", rest),
   check: () => {
