@@ -51,20 +51,28 @@ async function openReader(store: ObjectStore, word: string) {
   for await (const { key } of store.list("keys/")) keyName = key;
   const wrapped = await get(keyName);
   const epoch = wrapped.readUInt32LE(12);
+  const jsonEnd = 20 + wrapped.readUInt32LE(16);
+  const { method } = JSON.parse(wrapped.subarray(20, jsonEnd).toString("utf8"));
+  // Epochs, then the public key, then the commitment.
+  const commitmentAt = jsonEnd + 4 + 4 * wrapped.readUInt32LE(jsonEnd) + 32;
+  const sealedAt = commitmentAt + 32;
   const hash = argon2Sync("argon2id", {
     message: word.normalize("NFC"),
-    nonce: wrapped.subarray(24, 56),
-    memory: wrapped.readUInt32LE(16),
-    passes: wrapped.readUInt32LE(20),
+    nonce: Buffer.from(method.salt, "hex"),
+    memory: method.memoryKiB,
+    passes: method.passes,
     parallelism: 1,
     tagLength: 32,
   });
   const both = hkdf(hash, repositoryId, "holdfast/1/wrap", 64);
-  expect(both.subarray(32).equals(wrapped.subarray(56, 88))).toBe(true);
-  const aad = Buffer.concat([wrapped.subarray(0, 88), repositoryId, utf8(keyName)]);
-  const secret = aesOpen(both.subarray(0, 32), Buffer.alloc(12), aad, wrapped.subarray(88, 168));
-  const master = secret.subarray(0, 32);
+  expect(both.subarray(32).equals(wrapped.subarray(commitmentAt, sealedAt))).toBe(true);
+  const aad = Buffer.concat([wrapped.subarray(0, sealedAt), repositoryId, utf8(keyName)]);
+  const sealed = wrapped.subarray(sealedAt, -64);
+  const secret = aesOpen(both.subarray(0, 32), Buffer.alloc(12), aad, sealed);
+  // A private key, the identity, and one epoch.
   const identity = secret.subarray(32, 64);
+  expect([secret.readUInt32LE(64), secret.readUInt32LE(68)]).toEqual([1, epoch]);
+  const master = secret.subarray(72, 104);
   const named = (purpose: string): Buffer =>
     hkdf(identity, repositoryId, `holdfast/1/${purpose}`, 32);
   const mac = createHmac("sha256", named("config")).update(config.subarray(0, -32)).digest();

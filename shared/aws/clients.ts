@@ -1,5 +1,6 @@
 import { DynamoDBClient } from "@aws-sdk/client-dynamodb";
 import { EventBridgeClient } from "@aws-sdk/client-eventbridge";
+import { KMSClient } from "@aws-sdk/client-kms";
 import { SchedulerClient } from "@aws-sdk/client-scheduler";
 import { SFNClient } from "@aws-sdk/client-sfn";
 import { SQSClient } from "@aws-sdk/client-sqs";
@@ -36,3 +37,5 @@ export const createSfnClient = (): SFNClient => new SFNClient(limits());
 export const createSsmClient = (): SSMClient => new SSMClient(limits());
 export const createSchedulerClient = (): SchedulerClient => new SchedulerClient(limits());
 export const createEventBridgeClient = (): EventBridgeClient => new EventBridgeClient(limits());
+export const createKmsClient = (region: string): KMSClient =>
+  new KMSClient({ ...limits(), region });

@@ -1,22 +1,36 @@
 import { Failure, isFailure } from "../domain/failure.ts";
 import type { Clock } from "../ports/clock.ts";
 import type { VmMetadata } from "../ports/driver.ts";
+import type { KeyService } from "../ports/key-service.ts";
 import { type Logger, silentLogger } from "../ports/logger.ts";
 import type { CallOptions, ObjectStore, ObjectStoreSupports } from "../ports/object-store.ts";
 import type { RandomBytes } from "../ports/random.ts";
 import type { DiskRecord } from "./extent-map/disk-record.ts";
 import { createDiskRecords } from "./extent-map/disk-records.ts";
 import { toHex } from "./format/bytes.ts";
-import { checkConfig, configName, decodeConfig, encodeConfig } from "./format/config.ts";
+import {
+  type Config,
+  checkConfig,
+  configName,
+  decodeConfig,
+  encodeConfig,
+} from "./format/config.ts";
 import { type LockSettings, withRetention } from "./format/retention.ts";
 import { defaultSettings, RepositorySettings } from "./format/settings.ts";
 import {
-  defaultPassphraseCost,
-  type PassphraseCost,
-  unwrapKey,
-  wrapKey,
-} from "./keys/key-object.ts";
+  addWrapping,
+  checkKeys,
+  describeKeys,
+  type KeyCheck,
+  type KeyReport,
+  removeWrapping,
+  rotateKeys,
+  type WrappingReport,
+} from "./keys/manage-keys.ts";
+import { listKeyNames, openKeys } from "./keys/open-keys.ts";
 import type { RepositorySecrets } from "./keys/secrets.ts";
+import type { NewMethod, PassphraseCost } from "./keys/unlock.ts";
+import { createWrapping } from "./keys/wrapping.ts";
 import { createObjects, type RepositoryObjects } from "./objects.ts";
 import type { DiskOfPoint, PointSummary } from "./recovery-point/point.ts";
 import { createPoints } from "./recovery-point/points.ts";
@@ -38,6 +52,8 @@ export interface Repository {
   /** What is put into `store` is locked so; undefined: not at all. */
   readonly lock: LockSettings | undefined;
   readonly secrets: RepositorySecrets;
+  /** Keys were added, removed or rotated since it was opened: to be opened anew before new work begins. */
+  haveKeysChanged(options?: CallOptions): Promise<boolean>;
   readonly clock: Clock;
   readonly random: RandomBytes;
   readonly objects: RepositoryObjects;
@@ -92,6 +108,8 @@ export type NewPoint = {
   readonly consistency: "application" | "crash" | "stopped";
   readonly warnings: readonly string[];
   readonly parent?: { readonly pointId: string; readonly rootKey: string } | undefined;
+  /** Of a copy: the root that it was made from, in another repository. */
+  readonly copiedFrom?: { readonly repositoryId: string; readonly rootKey: string };
   /** The metadata, or where `putMetadata` has put it. */
   readonly metadata: VmMetadata | { readonly metadataKey: string };
   readonly disks: readonly NewPointDisk[];
@@ -109,7 +127,9 @@ export type { DiskOfPoint, PointSummary };
 
 type Opening = {
   readonly store: ObjectStore;
+  /** The passphrase; or the 24 words of a recovery key; or `aws:kms`, to be opened by `kms`. */
   readonly passphrase: string;
+  readonly kms?: KeyService | undefined;
   readonly clock: Clock;
   readonly random: RandomBytes;
   readonly logger?: Logger;
@@ -124,6 +144,8 @@ export async function createRepository(
     /** Fails with `unsupported` where the store cannot lock. */
     readonly lock?: LockSettings | undefined;
     readonly passphraseCost?: PassphraseCost;
+    /** Further keys to it, with their labels. */
+    readonly keys?: readonly { readonly method: NewMethod; readonly label: string }[];
   },
 ): Promise<Repository> {
   const settings = parseSettings({ ...defaultSettings, ...o.settings });
@@ -135,19 +157,28 @@ export async function createRepository(
     masters: new Map([[1, Uint8Array.from(o.random(32))]]),
     activeEpoch: 1,
   };
-  const name = `keys/${toHex(o.random(16))}`;
-  const key = await wrapKey({
-    name,
-    repositoryId: secrets.repositoryId,
-    key: { epoch: 1, master: secrets.masters.get(1) ?? o.random(32), identity: secrets.identity },
-    passphrase: o.passphrase,
-    cost: o.passphraseCost ?? defaultPassphraseCost,
-    random: o.random,
-  });
+  const createdAt = new Date(o.clock.now()).toISOString();
+  const { passphrase, passphraseCost: cost } = o;
+  const first = {
+    label: "first passphrase",
+    method: { kind: "passphrase", passphrase, cost },
+  } as const;
+  const wrappings = await Promise.all(
+    [first, ...(o.keys ?? [])].map((wanted) =>
+      createWrapping({
+        ...wanted,
+        ...secrets,
+        keyring: secrets,
+        epoch: 1,
+        createdAt,
+        random: o.random,
+      }),
+    ),
+  );
   const config = encodeConfig(
     {
       repositoryId: toHex(secrets.repositoryId),
-      createdAt: new Date(o.clock.now()).toISOString(),
+      createdAt,
       features: [],
       settings,
       store: o.store.supports,
@@ -156,7 +187,7 @@ export async function createRepository(
     secrets,
   );
   // The config comes last: a repository without its key does not exist. Of two that race, one puts the config.
-  await store.put(name, key);
+  for (const { name, bytes } of wrappings) await store.put(name, bytes);
   try {
     await store.put(configName, config);
   } catch (cause) {
@@ -171,8 +202,10 @@ export async function createRepository(
 export async function openRepository(o: Opening): Promise<Repository> {
   const configBytes = await getConfig(o.store);
   const config = decodeConfig(configBytes);
-  const secrets = await openSecrets(o, Uint8Array.from(Buffer.from(config.repositoryId, "hex")));
+  const { secrets, findings, objects: keyObjects } = await openKeys(o, idOf(config));
   checkConfig(configBytes, secrets);
+  for (const { object, reason } of findings)
+    o.logger?.warn("key object ignored", { object, reason });
   const store = withRetention(await chooseStore(o, config.store), config.lock, o.clock);
   const objects = createObjects({ store, secrets, random: o.random });
   const diskRecords = createDiskRecords({ objects, secrets, settings: config.settings });
@@ -181,8 +214,13 @@ export async function openRepository(o: Opening): Promise<Repository> {
   const condemned = createCondemnedLists({ ...parts, names });
   const sessions = createSessions({ ...parts, names, condemned });
   const points = createPoints({ ...parts, diskRecords, sessions });
+  const haveKeysChanged = async (options?: CallOptions): Promise<boolean> => {
+    const now = await listKeyNames(o.store, options);
+    return now.join() !== keyObjects.names.join();
+  };
   return {
     repositoryId: config.repositoryId,
+    haveKeysChanged,
     store,
     settings: config.settings,
     lock: config.lock,
@@ -212,33 +250,37 @@ async function chooseStore(o: Opening, supports: ObjectStoreSupports): Promise<O
   return await o.reopenStore(supports);
 }
 
-async function openSecrets(o: Opening, repositoryId: Uint8Array): Promise<RepositorySecrets> {
-  const masters = new Map<number, Uint8Array>();
-  let identity: Uint8Array | undefined;
-  let refusal: unknown;
-  for await (const { key: name } of o.store.list("keys/")) {
-    try {
-      const bytes = await o.store.get(name);
-      const key = await unwrapKey({ name, bytes, repositoryId, passphrase: o.passphrase });
-      identity ??= Uint8Array.from(key.identity);
-      masters.set(key.epoch, Uint8Array.from(key.master));
-    } catch (error) {
-      if (!isFailure(error, "repository.key-wrong") && !isFailure(error, "object.corrupt")) {
-        throw error;
-      }
-      // A damaged wrapping weighs more than one for another passphrase: it may be the one that was asked for.
-      if (refusal === undefined || isFailure(error, "object.corrupt")) refusal = error;
-    }
-  }
-  if (identity === undefined) {
-    if (isFailure(refusal, "object.corrupt")) throw refusal;
-    throw new Failure("repository.key-wrong", {
-      message: `the passphrase opens none of the key wrappings of ${o.store.url}`,
-      cause: refusal,
-    });
-  }
-  return { repositoryId, identity, masters, activeEpoch: Math.max(...masters.keys()) };
+/** The keys of a repository, for who manages them; each call reads them anew. Failures: those of `openRepository` and of `keys/manage-keys.ts`. */
+export type RepositoryKeys = {
+  list(): Promise<KeyReport>;
+  add(wanted: { readonly label: string; readonly method: NewMethod }): Promise<WrappingReport>;
+  remove(id: string): Promise<KeyReport>;
+  rotate(only?: readonly string[]): Promise<KeyReport>;
+  /** With further keys than the one that opens. */
+  check(others: readonly string[]): Promise<KeyCheck>;
+};
+
+export async function openRepositoryKeys(o: Opening): Promise<RepositoryKeys> {
+  const configBytes = await getConfig(o.store);
+  const config = decodeConfig(configBytes);
+  const repositoryId = idOf(config);
+  checkConfig(configBytes, (await openKeys(o, repositoryId)).secrets);
+  const store = withRetention(await chooseStore(o, config.store), config.lock, o.clock);
+  const changing = () => {
+    const now = new Date(o.clock.now()).toISOString();
+    return { access: o, repositoryId, store, random: o.random, now };
+  };
+  return {
+    list: async () => describeKeys(await openKeys(o, repositoryId)),
+    add: async (wanted) => await addWrapping({ ...changing(), ...wanted }),
+    remove: async (id) => await removeWrapping({ ...changing(), id }),
+    rotate: async (only) => await rotateKeys({ ...changing(), only }),
+    check: async (others) => await checkKeys({ access: o, others, repositoryId }),
+  };
 }
+
+const idOf = (config: Config): Uint8Array =>
+  Uint8Array.from(Buffer.from(config.repositoryId, "hex"));
 
 async function getConfig(store: ObjectStore): Promise<Uint8Array> {
   try {

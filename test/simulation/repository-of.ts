@@ -48,6 +48,7 @@ export function openFor(o: {
   const points = createPoints({ ...parts, diskRecords, sessions });
   return {
     repositoryId: toHex(secrets.repositoryId),
+    haveKeysChanged: async () => false,
     store,
     settings,
     lock: undefined,

@@ -19,6 +19,7 @@ export const objectTypes = {
   relocation: 12,
   damage: 13,
   verified: 14,
+  "key-epoch": 15,
 } as const;
 export type ObjectType = keyof typeof objectTypes;
 

@@ -14,7 +14,10 @@ const saltBytes = 32;
 const openBytes = headerBytes + saltBytes + 32;
 const rawBytesMax = 512 * 1024 * 1024;
 
-export type SealedType = Exclude<ObjectType, "config" | "key" | "data-pack" | "metadata-pack">;
+export type SealedType = Exclude<
+  ObjectType,
+  "config" | "key" | "key-epoch" | "data-pack" | "metadata-pack"
+>;
 
 export function sealObject(o: {
   readonly secrets: RepositorySecrets;

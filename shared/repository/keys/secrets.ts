@@ -1,5 +1,6 @@
 import { createSecretKey, hkdfSync, type KeyObject } from "node:crypto";
-import { corrupt, toHex } from "../format/bytes.ts";
+import { Failure } from "../../domain/failure.ts";
+import { toHex } from "../format/bytes.ts";
 
 /**
  * What an opened repository knows. Plain values, so that worker threads receive a copy.
@@ -13,8 +14,10 @@ export type RepositorySecrets = {
   readonly identity: Uint8Array;
   /** Epoch to 32 bytes. */
   readonly masters: ReadonlyMap<number, Uint8Array>;
-  /** The epoch that seals what is new. */
+  /** The epoch that seals what is new; 0, which no epoch is, while that is unclear. */
   readonly activeEpoch: number;
+  /** Why it is unclear. */
+  readonly unclear?: string | undefined;
 };
 
 export type SealKey = {
@@ -31,7 +34,10 @@ export function identityKey(
   return derive(secrets.identity, secrets.repositoryId, `holdfast/1/${purpose}`, lengthBytes);
 }
 
-/** `salt` is random and never used twice: a pack's id, or the salt at the head of a sealed object. */
+/**
+ * `salt` is random and never used twice: a pack's id, or the salt at the head of a sealed object. Fails with
+ * `repository.epoch-unknown`, which is no damage: another key may open it; to seal, with `repository.keys-unclear`.
+ */
 export function sealKey(
   secrets: RepositorySecrets,
   epoch: number,
@@ -40,7 +46,11 @@ export function sealKey(
 ): SealKey {
   const master = secrets.masters.get(epoch);
   if (master === undefined) {
-    throw corrupt(`key epoch ${epoch} is not among the repository's keys`, { epoch });
+    if (epoch === 0 && secrets.unclear !== undefined) {
+      throw new Failure("repository.keys-unclear", { message: secrets.unclear });
+    }
+    const message = `sealed under key epoch ${epoch}, which is not among those that were opened: ${[...secrets.masters.keys()].join(", ")}`;
+    throw new Failure("repository.epoch-unknown", { message, epoch });
   }
   const info = `holdfast/1/${purpose}/${toHex(secrets.repositoryId)}/${epoch}`;
   const both = derive(master, salt, info, 64);
