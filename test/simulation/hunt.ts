@@ -48,7 +48,11 @@ async function work(): Promise<void> {
     const isSame = again.logHash === result.logHash;
     const failure = isSame
       ? result.failure
-      : (result.failure ?? { message: "two runs of this seed differ", tail: [] });
+      : (result.failure ?? {
+          message: "two runs of this seed differ",
+          isViolation: true,
+          tail: [],
+        });
     process.send?.({ ...result, failure, counts: [...result.counts] });
   }
   process.disconnect();

@@ -23,6 +23,8 @@ export type Mover = {
   /** Its clock is the same for all programs that run there. */
   readonly host: string;
   readonly repository: Repository;
+  /** The same, for a collection. */
+  readonly collecting: () => Repository;
   readonly indexLoader: ChunkIndexLoader;
 };
 
@@ -231,7 +233,7 @@ export function createJobs(o: {
     ): Promise<CollectReport> => {
       for (const rootKey of how.expire) model.forgotten.add(rootKey);
       const report = await collect({
-        repository: mover.repository,
+        repository: mover.collecting(),
         ...how,
         allowShare: 1,
         allowEmpty: true,

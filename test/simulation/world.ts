@@ -1,6 +1,8 @@
 import { isFailure } from "@holdfast/shared/domain/failure";
 import { silentLogger } from "@holdfast/shared/ports/logger";
+import type { ObjectStore } from "@holdfast/shared/ports/object-store";
 import { toHex } from "@holdfast/shared/repository/format/bytes";
+import type { Repository } from "@holdfast/shared/repository/repository";
 import { sessionOfRoot } from "@holdfast/shared/repository/session/session-state";
 import { withRetries } from "@holdfast/shared/storage/with-retries";
 import { createChunkIndexLoader } from "../../mover/pipeline/chunk-index-loader.ts";
@@ -11,6 +13,7 @@ import { calm, chooseProfile, type FaultProfile, type FaultRates } from "./fault
 import { type BackupJob, createJobs, type Mover } from "./jobs.ts";
 import { createModel } from "./model.ts";
 import { createMonitor, type Monitor, Violation } from "./monitor.ts";
+import type { Mutant } from "./mutants.ts";
 import { createProcess } from "./process.ts";
 import { createSecrets, openFor } from "./repository-of.ts";
 import { createScheduler, type Scheduler } from "./scheduler.ts";
@@ -21,6 +24,7 @@ export type SeedOptions = {
   readonly seed: number;
   readonly operations: number;
   readonly onLine?: ((line: string) => void) | undefined;
+  readonly mutant?: Mutant;
 };
 
 export type SeedResult = {
@@ -28,7 +32,11 @@ export type SeedResult = {
   readonly steps: number;
   readonly logHash: string;
   readonly counts: ReadonlyMap<string, number>;
-  readonly failure?: { readonly message: string; readonly tail: readonly string[] };
+  readonly failure?: {
+    readonly message: string;
+    readonly isViolation: boolean;
+    readonly tail: readonly string[];
+  };
 };
 
 export async function runSeed(o: SeedOptions): Promise<SeedResult> {
@@ -54,7 +62,10 @@ export async function runSeed(o: SeedOptions): Promise<SeedResult> {
         : error instanceof Error
           ? (error.stack ?? error.message)
           : String(error);
-    return { ...common(), failure: { message, tail: scheduler.logTail() } };
+    return {
+      ...common(),
+      failure: { message, isViolation: error instanceof Violation, tail: scheduler.logTail() },
+    };
   }
 }
 
@@ -125,14 +136,13 @@ async function live(o: SeedOptions, scheduler: Scheduler, counters: Counters): P
       conditionalPut: profile.conditionalPut,
       counters,
     });
-    const repository = openFor({
-      process,
-      store: withRetries(store, { attemptsMax: 4 }, process.clock, process.random),
-      secrets,
-      logger: silentLogger,
-    });
+    const retried = withRetries(store, { attemptsMax: 4 }, process.clock, process.random);
+    const open = (its: ObjectStore): Repository =>
+      openFor({ process, store: its, secrets, logger: silentLogger });
+    const repository = open(o.mutant?.writer?.(retried) ?? retried);
+    const collecting = (): Repository => open(o.mutant?.collector?.(retried) ?? retried);
     const indexLoader = createChunkIndexLoader(repository, { logger: silentLogger });
-    const mover: Mover = { process, host, repository, indexLoader };
+    const mover: Mover = { process, host, repository, collecting, indexLoader };
     running.set(mover, 0);
     return mover;
   }
@@ -181,6 +191,9 @@ async function live(o: SeedOptions, scheduler: Scheduler, counters: Counters): P
     const vm = work.below(vms);
     const vmKey = `vm-${vm}`;
     const disk = disks[vm] ?? new Uint8Array(0);
+    // A VM that is reverted, or another's clone, has contents again of which older points may be about to go.
+    const older = work.chance(0.4) ? work.pick([...model.snapshots.values()]) : undefined;
+    if (older !== undefined) disk.set(older.bytes.subarray(0, disk.length));
     changeDisk(disk, work, work.below(6));
     const jobId = `j${number}`;
     model.snapshots.set(jobId, { vmKey, bytes: Uint8Array.from(disk) });
@@ -272,9 +285,8 @@ async function live(o: SeedOptions, scheduler: Scheduler, counters: Counters): P
           await jobs.collect(mover, { expire, waitMs });
         },
         (error) => {
-          // What it had listed, others have removed.
-          if (!(mover.process.hasSlept() && isFailure(error, "collect.damaged")))
-            failIfWrong(error);
+          // What it had listed, another collector has removed: they work side by side only where one has slept.
+          if (!(hasAnyoneSlept() && isFailure(error, "collect.damaged"))) failIfWrong(error);
         },
       );
     } else if (kind < 90) {
@@ -300,6 +312,9 @@ async function live(o: SeedOptions, scheduler: Scheduler, counters: Counters): P
     }
   }
 
+  const hasAnyoneSlept = (): boolean =>
+    counters.all().has("fault: sleep") || counters.all().has("fault: sleep of days");
+
   /** Some of the older points of some VMs; now and then the newest, which others may be building on. */
   function chooseExpiring(): readonly string[] {
     const kept = [...model.kept()].sort((left, right) => (left.pointId < right.pointId ? -1 : 1));
@@ -318,9 +333,9 @@ async function live(o: SeedOptions, scheduler: Scheduler, counters: Counters): P
       outUntil = scheduler.now() + work.between(1, 5) * hourMs;
     }
     operate();
-    const pauseMs = work.chance(0.3)
-      ? work.below(200)
-      : work.below(work.chance(0.2) ? 10 * hourMs : 600_000);
+    // Mostly close together, so that all meet all; then again a while of nothing.
+    const pause = work.below(20);
+    const pauseMs = pause < 13 ? work.below(4000) : work.below(pause < 18 ? 900_000 : 10 * hourMs);
     scheduler.after(pauseMs, tick);
     return true;
   };

@@ -87,11 +87,17 @@ export function createCondemnedLists(parts: {
   async function open(name: string, options?: CallOptions): Promise<CondemnedList | undefined> {
     const known = opened.get(name);
     if (known !== undefined) return known;
+    const bytes = await getIfThere(name, options);
+    if (bytes === undefined) return undefined;
+    const list = decodeCondemned(bytes);
+    if (opened.size >= cacheMax) opened.clear();
+    opened.set(name, list);
+    return list;
+  }
+
+  async function getIfThere(name: string, options?: CallOptions): Promise<Uint8Array | undefined> {
     try {
-      const list = decodeCondemned(await objects.get(name, "condemned", options));
-      if (opened.size >= cacheMax) opened.clear();
-      opened.set(name, list);
-      return list;
+      return await objects.get(name, "condemned", options);
     } catch (error) {
       if (isFailure(error, "object.not-found")) return undefined;
       throw error;
@@ -169,7 +175,10 @@ export function createCondemnedLists(parts: {
       const sessionIds = new Set<string>();
       for await (const { key } of store.list(stem, options)) {
         if (names.stemOf(key) !== stem) continue;
-        const reader = createByteReader(await objects.get(key, "condemned", options), key);
+        const bytes = await getIfThere(key, options);
+        // Removed by another collector that finishes the list: then whoever is open is waited for.
+        if (bytes === undefined) continue;
+        const reader = createByteReader(bytes, key);
         if (reader.u8() !== version) throw corrupt(`${key} has an unknown version`, { key });
         const count = reader.count(reader.u32(), 8);
         for (let index = 0; index < count; index += 1) sessionIds.add(toHex(reader.take(8)));
