@@ -78,7 +78,7 @@ async function compareStore(
       ),
     );
   }
-  if (repository.lock !== undefined && now.objectLock !== true) {
+  if (repository.lock !== undefined && now.objectLock === false) {
     const what = "the repository locks its objects, and the store does not have Object Lock";
     found.push(danger("lock-gone", what, "Move the repository to a bucket with Object Lock."));
   }

@@ -1,3 +1,7 @@
+import { systemClock } from "@holdfast/shared/ports/clock";
+import { systemRandom } from "@holdfast/shared/ports/random";
+import { extendLocks } from "@holdfast/shared/repository/maintenance/locks";
+import { createRepository } from "@holdfast/shared/repository/repository";
 import type { StorageReport } from "@holdfast/shared/storage/finding";
 import { hiddenObjects, recoverObject } from "@holdfast/shared/storage/recover-versions";
 import { inspectS3Storage } from "@holdfast/shared/storage/s3/inspect-s3-storage";
@@ -71,7 +75,7 @@ describe("a plain bucket", () => {
     refuse("bucket", { kind: "status", status: 403, code: "AccessDenied" });
     const report = await inspect();
     expect(idsOf(report)).toEqual(["note unseen", "note unseen", "note unseen"]);
-    expect(report.supports.objectLock).toBe(false);
+    expect(report.supports).toMatchObject({ versioned: undefined, objectLock: undefined });
   });
 
   test("a credential that may not remove is right for movers", async () => {
@@ -120,6 +124,28 @@ describe("a bucket with Object Lock", () => {
   test("one that forgets its locks is dangerous", async () => {
     server.onCall = ({ operation }) => (operation === "lock" ? { kind: "ignored" } : undefined);
     expect(idsOf(await inspect())).toContain("danger lock-not-kept");
+  });
+
+  test("locks are extended on the version that was put first, not on what lies above it", async () => {
+    const store = openLocked();
+    const lock = { mode: "compliance", days: 20 } as const;
+    const repository = await createRepository({
+      store,
+      lock,
+      passphrase: "correct horse",
+      passphraseCost: { memoryKiB: 64, passes: 1 },
+      clock: systemClock,
+      random: systemRandom,
+    });
+    server.hide("lab/config", Uint8Array.of(1));
+    const longer = { ...lock, days: 200 };
+    const report = await extendLocks(repository, { lock: longer, dryRun: false });
+    expect(report).toMatchObject({ objects: 2, extended: 2 });
+    const versions = await collect(store.versions?.list("config") ?? none());
+    const locks = versions.map(({ versionId }) => store.locks?.look("config", { versionId }));
+    const [evil, first] = await Promise.all(locks);
+    expect(evil?.retention).toBeUndefined();
+    expect(first?.retention).toEqual({ mode: "compliance", untilMs: report.untilMs });
   });
 
   test("hidden objects are found and brought back, once; a copy hides nothing", async () => {

@@ -80,6 +80,12 @@ test("a mover that may create and read only backs up, and all that its points ne
   expect(left).toBeLessThan(41 * dayMs);
 });
 
+test("the doctor works with a mover's credential, and says what that may not do", async () => {
+  const { status, ids } = await examine(moverKeys);
+  expect(ids).toEqual(expect.arrayContaining(["unseen", "cannot-remove", "points"]));
+  expect(status).toBe(0);
+});
+
 test("T01: with a mover's credential nothing that counts is destroyed", async () => {
   const before = await firstVersions();
   const outcomes = await attackBucket(mover, {
@@ -207,8 +213,11 @@ async function firstVersions(): Promise<
   }
 }
 
-async function examine(): Promise<{ readonly status: number; readonly ids: readonly string[] }> {
-  const { status, stdout } = await holdfast(["repository", "doctor", url, "--json"]);
+async function examine(
+  credentials?: Credentials,
+): Promise<{ readonly status: number; readonly ids: readonly string[] }> {
+  const words = ["repository", "doctor", url, "--json"];
+  const { status, stdout } = await holdfast(words, credentials);
   return { status, ids: DoctorReport.parse(JSON.parse(stdout)).findings.map(({ id }) => id) };
 }
 
@@ -223,12 +232,12 @@ function administer(...words: readonly string[]): Promise<string> {
   return run("timeout", ["120", "radosgw-admin", "-n", "client.rgw", ...words], { environment });
 }
 
+type Credentials = { readonly accessKeyId: string; readonly secretAccessKey: string };
 type Done = { readonly status: number; readonly stdout: string; readonly stderr: string };
 
 function holdfast(
   words: readonly string[],
-  credentials: { readonly accessKeyId: string; readonly secretAccessKey: string } = ceph.s3
-    .credentials,
+  credentials: Credentials = ceph.s3.credentials,
 ): Promise<Done> {
   const env = {
     PATH: process.env["PATH"],

@@ -15,8 +15,9 @@ import { isArchived, judgeLifecycle } from "./s3-lifecycle.ts";
 
 /** What the bucket itself says; puts and removals are tried by `probeObjectStore`. */
 export type S3Inspection = {
-  readonly versioned: boolean;
-  readonly objectLock: boolean;
+  /** Undefined, as with Object Lock: this credential may not ask. */
+  readonly versioned: boolean | undefined;
+  readonly objectLock: boolean | undefined;
   readonly checksums: boolean;
   readonly findings: readonly Finding[];
 };
@@ -52,10 +53,11 @@ export async function inspectS3(
   return { versioned, objectLock, checksums, findings: look.findings };
 }
 
-async function inspectVersioning(look: Look): Promise<boolean> {
+async function inspectVersioning(look: Look): Promise<boolean | undefined> {
   const { place, findings, call } = look;
   const command = new GetBucketVersioningCommand({ Bucket: place.bucket });
   const answer = await asked(look, "versioning", place.client.send(command, sendOptions(call)));
+  if (answer === unseen) return undefined;
   if (answer?.Status === "Suspended") {
     const what =
       "versioning of the bucket is suspended: puts and removals destroy, older versions stay and cost";
@@ -64,10 +66,11 @@ async function inspectVersioning(look: Look): Promise<boolean> {
   return answer?.Status !== undefined;
 }
 
-async function inspectLock(look: Look): Promise<boolean> {
+async function inspectLock(look: Look): Promise<boolean | undefined> {
   const { place, findings, call } = look;
   const command = new GetObjectLockConfigurationCommand({ Bucket: place.bucket });
   const answer = await asked(look, "Object Lock", place.client.send(command, sendOptions(call)));
+  if (answer === unseen) return undefined;
   const found = answer?.ObjectLockConfiguration;
   const rule = found?.Rule?.DefaultRetention;
   if (rule !== undefined) {
@@ -88,6 +91,7 @@ async function inspectLifecycle(look: Look): Promise<void> {
   const command = new GetBucketLifecycleConfigurationCommand({ Bucket: place.bucket });
   const asking = place.client.send(command, sendOptions(call));
   const answer = await asked(look, "lifecycle rules", asking);
+  if (answer === unseen) return;
   findings.push(...judgeLifecycle(answer?.Rules ?? [], place.folder));
 }
 
@@ -160,12 +164,14 @@ function inspectClock({ place, findings }: Look): void {
   );
 }
 
-/** What the bucket says about itself; undefined where there is nothing to say, or this credential may not ask. */
+const unseen = Symbol("this credential may not look at it");
+
+/** What the bucket says about itself; undefined where there is nothing to say. */
 async function asked<Answer>(
   { place, findings, call }: Look,
   about: string,
   question: Promise<Answer>,
-): Promise<Answer | undefined> {
+): Promise<Answer | undefined | typeof unseen> {
   try {
     return await question;
   } catch (error) {
@@ -176,6 +182,6 @@ async function asked<Answer>(
     findings.push(
       note("unseen", `${about} could not be looked at: ${name}`, status === 403 ? remedy : ""),
     );
-    return undefined;
+    return unseen;
   }
 }
