@@ -23,8 +23,23 @@ export function sealRecord(
 ): readonly [ciphertext: Uint8Array, tag: Uint8Array] {
   const packed = compress(plain);
   assert(packed === undefined || packed.length < plain.length);
-  const aad = recordAad(place, plain.length);
-  return encryptParts(place.packKey, nonceAt(place.offset), aad, packed ?? plain);
+  return sealStored(place, packed ?? plain, plain.length);
+}
+
+/** The same for what `openStored` gave: it is neither inflated nor compressed on its way to another pack. */
+export function sealStored(
+  place: RecordPlace,
+  stored: Uint8Array,
+  rawLength: number,
+): readonly [ciphertext: Uint8Array, tag: Uint8Array] {
+  assert(stored.length > 0 && stored.length <= rawLength);
+  const aad = recordAad(place, rawLength);
+  return encryptParts(place.packKey, nonceAt(place.offset), aad, stored);
+}
+
+/** What is under the seal, compressed or not; the result has memory of its own, to be freed. Fails with `object.corrupt`. */
+export function openStored(place: RecordPlace, sealed: Uint8Array, rawLength: number): Uint8Array {
+  return decryptRecord(place, sealed, rawLength, recordName(place));
 }
 
 /** The result has memory of its own, to be freed. */

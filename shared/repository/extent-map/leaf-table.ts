@@ -158,7 +158,7 @@ export function packsOf(table: LeafTable): ReadonlyMap<string, Uint8Array> {
   return packs;
 }
 
-/** The same table as `decodeLeafTable` reads, without making it; returns the ids of its packs. */
+/** The same table as `decodeLeafTable` reads, without making it; returns its packs. */
 export function visitLeafTable(
   reader: ByteReader,
   countExpected: number,
@@ -168,13 +168,14 @@ export function visitLeafTable(
     readonly onNeed: (pack: number, storedBytes: number) => void;
     readonly onMissing: (leaf: number) => void;
   },
-): readonly Uint8Array[] {
+): { readonly packIds: readonly Uint8Array[]; readonly epochs: readonly number[] } {
   const packCount = reader.count(reader.u32(), 20);
-  const packIds = Array.from({ length: packCount }, () => {
-    const packId = reader.take(16);
-    reader.u32();
-    return packId;
-  });
+  const packIds: Uint8Array[] = [];
+  const epochs: number[] = [];
+  for (let pack = 0; pack < packCount; pack += 1) {
+    packIds.push(reader.take(16));
+    epochs.push(reader.u32());
+  }
   visit.onPacks(packCount);
   const need = (pack: number, storedBytes: number, leaf: number): void => {
     if (pack >= packCount) throw corrupt(`leaf ${leaf} of a disk record names no pack`);
@@ -203,7 +204,7 @@ export function visitLeafTable(
       need(pack, reader.u32(), leaf);
     }
   }
-  return packIds;
+  return { packIds, epochs };
 }
 
 export function decodeLeafTable(reader: ByteReader, countExpected: number): LeafTable {

@@ -5,6 +5,8 @@ import { visitLeafTable } from "./leaf-table.ts";
 /** The packs that one disk needs, and the stored bytes that its leaves need of each. */
 export type PackNeeds = {
   readonly packIds: readonly Uint8Array[];
+  /** The key epochs that they are sealed under. */
+  readonly epochs: readonly number[];
   /** By position in `packIds`; what several leaves share counts for each. */
   readonly storedBytes: Float64Array;
 };
@@ -17,7 +19,7 @@ export function packNeeds(record: Uint8Array): PackNeeds {
   const reader = createByteReader(record, "disk record");
   const leaves = skipToLeafTable(reader);
   let storedBytes = new Float64Array(0);
-  const packIds = visitLeafTable(reader, leaves, {
+  const packs = visitLeafTable(reader, leaves, {
     onPacks: (count) => {
       storedBytes = new Float64Array(count);
     },
@@ -29,5 +31,5 @@ export function packNeeds(record: Uint8Array): PackNeeds {
     },
   });
   reader.end();
-  return { packIds, storedBytes };
+  return { ...packs, storedBytes };
 }

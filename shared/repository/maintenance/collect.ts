@@ -12,6 +12,7 @@ import { describeRounds, type Round, weigh } from "./describe-rounds.ts";
 import { listRoots } from "./inventory.ts";
 import { allOf } from "./plan-collection.ts";
 import {
+  isForCollection,
   nothingRemoved,
   type Removed,
   type Remover,
@@ -90,6 +91,7 @@ async function dryRun(
   const { sessions } = survey.inventory;
   const lists: ListInWork[] = [];
   for (const [name, list] of survey.lists) {
+    if (!isForCollection(list)) continue;
     const noted = await o.repository.sessions.condemned.waited(name, options);
     const waitingFor = (noted?.sessionIds ?? [...sessions.keys()]).filter((id) =>
       isOpen(sessions.get(id)),
@@ -191,6 +193,7 @@ async function listsInWork(
   // Not those of the inventory: another collector may have put its list after these were listed.
   const openNow = lists.size === 0 ? inventory.sessions : await repository.sessions.list(options);
   for (const [name, list] of lists) {
+    if (!isForCollection(list)) continue;
     found.push(await openWhenCondemned(repository, { name, list }, openNow, { own, options }));
   }
   if (plan.roots.length + plan.packs.length + plan.objects.length === 0) return found;

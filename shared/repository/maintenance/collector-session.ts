@@ -1,3 +1,4 @@
+import { strict as assert } from "node:assert";
 import { Failure, isFailure } from "../../domain/failure.ts";
 import type { Logger } from "../../ports/logger.ts";
 import type { CallOptions } from "../../ports/object-store.ts";
@@ -24,6 +25,8 @@ export type CollectorSession = {
   readonly newId: () => string;
   /** To be called all the time: shows a sign of life when it is due. Fails with `session.ended` when another collector has fenced this one. */
   readonly alive: () => Promise<void>;
+  /** Fails with `session.ended` when another collector has fenced this one: what was put before is then not known to be seen by it. */
+  readonly confirm: () => Promise<void>;
   readonly end: () => Promise<void>;
 };
 
@@ -62,6 +65,11 @@ export async function beginCollector(o: Options): Promise<CollectorSession> {
       const sinceMs = clock.now() - renewedAt;
       // A clock that was set back must not end the renewing.
       if (session === undefined || (sinceMs >= 0 && sinceMs < collectorRenewMs)) return;
+      await session.renew(options);
+      renewedAt = clock.now();
+    },
+    confirm: async () => {
+      assert(session !== undefined, "who has no session makes nothing");
       await session.renew(options);
       renewedAt = clock.now();
     },

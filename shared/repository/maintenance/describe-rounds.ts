@@ -5,7 +5,7 @@ import type { CollectReport, OpenSession } from "./collect-report.ts";
 import type { ListInWork } from "./condemn.ts";
 import { flags } from "./object-table.ts";
 import { allOf, classify, largestOf } from "./plan-collection.ts";
-import { type Removed, sizeOfList } from "./remove-condemned.ts";
+import { isForCollection, type Removed, sizeOfList } from "./remove-condemned.ts";
 import { halfEmptyShare } from "./safety.ts";
 import type { Survey } from "./survey.ts";
 
@@ -23,7 +23,8 @@ export function describeRounds(rounds: readonly Round[]): Omit<CollectReport, "s
   const [first] = rounds;
   const last = rounds.at(-1);
   if (first === undefined || last === undefined) throw new Error("a run has a round at least");
-  const { inventory, judged, lists } = first.survey;
+  const { inventory, judged } = first.survey;
+  const lists = [...first.survey.lists.values()].filter(isForCollection);
   const removals = rounds.map(({ removed }) => removed).filter((removed) => removed !== undefined);
   const sum = (of: (removed: Removed) => number): number =>
     removals.reduce((total, removed) => total + of(removed), 0);
@@ -54,8 +55,8 @@ export function describeRounds(rounds: readonly Round[]): Omit<CollectReport, "s
       largest: largestOf(plan),
     },
     earlier: {
-      lists: lists.size,
-      objects: [...lists.values()].reduce((total, list) => total + sizeOfList(list), 0),
+      lists: lists.length,
+      objects: lists.reduce((total, list) => total + sizeOfList(list), 0),
     },
     removed: { objects: sum(({ objects }) => objects), bytes: sum(({ bytes }) => bytes) },
     reprieved: sum(({ reprieved }) => reprieved),

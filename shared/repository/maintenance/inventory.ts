@@ -1,6 +1,7 @@
 import { strict as assert } from "node:assert";
 import { Failure } from "../../domain/failure.ts";
 import type { CallOptions, ObjectHead } from "../../ports/object-store.ts";
+import { relocationFolder } from "../pack/relocations.ts";
 import type { Repository } from "../repository.ts";
 import type { SessionState, SessionStates } from "../session/session-state.ts";
 import { createObjectTable, flags, type ObjectTable } from "./object-table.ts";
@@ -113,6 +114,11 @@ export async function takeInventory(
     if (stored.objects % aliveEvery === 0) await onObjects(stored.objects);
   }
   const sessions = await repository.sessions.list(options);
+  // Again, after the sessions: what a compaction has moved is needed by its relocations, as a disk's packs are by its root.
+  for await (const { key, sizeBytes } of store.list(`${relocationFolder}/`, options)) {
+    const name = parseStoredName(key);
+    if (name.kind === "relocation") relocations.set(key, { ...name, sizeBytes });
+  }
   const signed = new Set([...sessions.values()].flatMap(namesOf));
   for (const key of sessionSizes.keys()) if (!signed.has(key)) countUnknown(key);
   const roots = await listRoots(repository, options);

@@ -44,6 +44,11 @@ export function createMarker(o: {
     return row;
   }
 
+  function markEpoch(row: number, epoch: number | undefined): void {
+    const isOld = epoch !== undefined && epoch < repository.secrets.activeEpoch;
+    if (isOld) tables.pack.set(row, flags.oldEpoch);
+  }
+
   async function readRecord(recordKey: string, options: CallOptions): Promise<void> {
     try {
       const needs = packNeeds(await repository.objects.get(recordKey, "disk-record", options));
@@ -52,6 +57,7 @@ export function createMarker(o: {
         const row = tables.pack.add(packId);
         tables.pack.set(row, flags.needed);
         tables.pack.need(row, recordNumber, needs.storedBytes[position] ?? 0);
+        markEpoch(row, needs.epochs[position]);
       }
       await o.onRead({ recordsRead: recordNumber });
     } catch (error) {
@@ -80,6 +86,7 @@ export function createMarker(o: {
             const row = tables.pack.add(to.packId);
             tables.pack.set(row, flags.needed);
             tables.pack.need(row, number, Math.min(to.storedLength, needed));
+            markEpoch(row, to.epoch);
           }
         } catch (error) {
           throw asDamage(error, name);

@@ -23,8 +23,9 @@ export type ObjectTable = {
   readonly need: (row: number, record: number, bytes: number) => void;
 };
 
-/** `listed`: the store has it. `needed`: a point needs it. `read`: what it refers to is marked, too. `doomed`: a condemned list names it. */
-export const flags = { listed: 1, needed: 2, doomed: 4, read: 8 } as const;
+/** `listed`: the store has it. `needed`: a point needs it. `read`: what it refers to is marked, too. `doomed`: a condemned list names it.
+ * `oldEpoch`: it is sealed under a key epoch before the active one. */
+export const flags = { listed: 1, needed: 2, doomed: 4, read: 8, oldEpoch: 16 } as const;
 export type Flag = (typeof flags)[keyof typeof flags];
 
 export const objectIdBytes = 16;

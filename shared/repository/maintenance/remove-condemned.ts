@@ -63,13 +63,34 @@ export async function removeCondemned(o: Removal, removed: Removed): Promise<voi
   await o.keep([...locked]);
   const rest = chooseRest(o, stay);
   removed.reprieved += stay.size;
-  const isIndexFree = await dropFromIndex(o, removed, rest.packs.length);
+  const isIndexFree = rest.packs.length === 0 || (await dropFromIndex(o, removed, isDoomed(o)));
   if (isIndexFree) await removeNames(o, removed, rest.packs);
   await removeNames(o, removed, rest.data);
   for (const { key } of removed.locked) stay.add(key);
   // Packs that a locked object of the index still names stay condemned: who reads it there uses nothing on a list.
   if (!isIndexFree) for (const { name } of rest.packs) stay.add(name);
-  await dropLists(o, stay);
+  await replaceLists(o, o.lists, (list) => restOf(list, stay));
+}
+
+const isDoomed =
+  ({ inventory }: Removal) =>
+  (packId: Uint8Array): boolean => {
+    const { pack } = inventory.tables;
+    const row = pack.find(packId);
+    return row >= 0 && pack.has(row, flags.doomed);
+  };
+
+/** What stays condemned. */
+function restOf(list: CondemnedList, stay: ReadonlySet<string>): CondemnedList {
+  const isLeft = (name: string): boolean => stay.has(name);
+  return {
+    madeAt: list.madeAt,
+    roots: list.roots.filter(isLeft),
+    packs: list.packs.filter((hex) => isLeft(storedName("pack", Buffer.from(hex, "hex")))),
+    // Theirs to end who compact.
+    compacting: list.compacting,
+    objects: list.objects.filter(isLeft),
+  };
 }
 
 export function nothingRemoved(): Removed {
@@ -161,14 +182,12 @@ export async function removeOrphanedNotes(o: Remover, names: readonly string[]):
 }
 
 /** Afresh, for sessions that ended meanwhile may have put more of it. False when an object that names doomed packs cannot be removed. */
-async function dropFromIndex(o: Removal, removed: Removed, packCount: number): Promise<boolean> {
-  if (packCount === 0) return true;
+export async function dropFromIndex(
+  o: Remover,
+  removed: Removed,
+  isGoing: (packId: Uint8Array) => boolean,
+): Promise<boolean> {
   const { repository, collector, options } = o;
-  const { pack } = o.inventory.tables;
-  const isDoomed = (packId: Uint8Array): boolean => {
-    const row = pack.find(packId);
-    return row >= 0 && pack.has(row, flags.doomed);
-  };
   const names: string[] = [];
   for await (const { key } of repository.store.list("index/", options)) {
     if (parseStoredName(key).kind === "index") names.push(key);
@@ -177,7 +196,8 @@ async function dropFromIndex(o: Removal, removed: Removed, packCount: number): P
     o.logger.warn("no space to write a part of the index anew: its chunks are stored again", {
       key: name,
     });
-  const rewrite = { objects: repository.objects, isDoomed, newId: collector.newId, onNoSpace };
+  const { newId } = collector;
+  const rewrite = { objects: repository.objects, isDoomed: isGoing, newId, onNoSpace };
   let isFree = true;
   await inParallel(names, { inFlightMax: indexObjectsInFlight }, async (name) => {
     await collector.alive();
@@ -198,7 +218,7 @@ async function dropFromIndex(o: Removal, removed: Removed, packCount: number): P
 }
 
 /** Returns what is locked. */
-async function removeNames(
+export async function removeNames(
   o: Remover,
   removed: Removed | undefined,
   names: readonly Sized[],
@@ -259,18 +279,14 @@ const removableKinds: ReadonlySet<string> = new Set([
  * What was reprieved or is locked stays condemned, in a list that has nothing else: as long as it is there, nobody begins to use it. So "not needed"
  * once found after the wait stays true, and a collector that slept before its removals takes nothing away that others use since.
  */
-async function dropLists(o: Removal, stay: ReadonlySet<string>): Promise<void> {
+export async function replaceLists(
+  o: Remover,
+  lists: readonly ListInWork[],
+  restOfList: (list: CondemnedList) => CondemnedList,
+): Promise<void> {
   const { condemned } = o.repository.sessions;
-  const isLeft = (name: string): boolean => stay.has(name);
-  for (const { name, list, waitedNames } of o.lists) {
-    const rest: CondemnedList = {
-      madeAt: list.madeAt,
-      roots: list.roots.filter(isLeft),
-      packs: list.packs.filter((hex) => isLeft(storedName("pack", Buffer.from(hex, "hex")))),
-      // Theirs to end who compact.
-      compacting: list.compacting,
-      objects: list.objects.filter(isLeft),
-    };
+  for (const { name, list, waitedNames } of lists) {
+    const rest = restOfList(list);
     if (sizeOfList(rest) === sizeOfList(list)) continue;
     if (sizeOfList(rest) > 0) {
       const replacedBy = await condemned.put(rest, o.options);
@@ -284,6 +300,11 @@ async function dropLists(o: Removal, stay: ReadonlySet<string>): Promise<void> {
       waitedNames.map((its) => ({ name: its, sizeBytes: 0 })),
     );
   }
+}
+
+/** Lists that only compact are theirs to go on with who compact. */
+export function isForCollection({ roots, packs, objects }: CondemnedList): boolean {
+  return roots.length + packs.length + objects.length > 0;
 }
 
 export function sizeOfList({ roots, packs, compacting, objects }: CondemnedList): number {

@@ -51,6 +51,15 @@ export const largestShown = 20;
 /** A pack of which less than this share is needed is worth to be compacted: moving costs less than keeping. */
 export const halfEmptyShare = 0.5;
 
+/** Packs whose needed records are known at a time, some 10 KiB each, and those that were moved into them; 256 GiB of packs. */
+export const compactBatch = 16_384;
+
+/** Readers follow 16 moves: what was moved this often stays where it is. */
+export const movesMax = 12;
+
+/** Chunks of one index segment that a compaction writes: some MiB. */
+export const movedIndexChunks = 100_000;
+
 /** Objects of the index that are in memory at a time while it is written anew: a merged one has some dozen MiB. */
 export const indexObjectsInFlight = 2;
 /** Calls that remove a batch each. */

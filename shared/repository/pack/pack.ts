@@ -2,7 +2,13 @@ import { strict as assert } from "node:assert";
 import type { KeyObject } from "node:crypto";
 import { Failure } from "../../domain/failure.ts";
 import { idBytes, type KeyedHash } from "../chunk/keyed-hash.ts";
-import { nonceAt, openRecord, sealRecord } from "../chunk/sealed-chunk.ts";
+import {
+  nonceAt,
+  openRecord,
+  type RecordPlace,
+  sealRecord,
+  sealStored,
+} from "../chunk/sealed-chunk.ts";
 import {
   corrupt,
   createByteReader,
@@ -52,6 +58,13 @@ export type PackBuilder = {
     id: Uint8Array,
     plain: Uint8Array,
   ) => { readonly offset: number; readonly storedLength: number };
+  /** What `openStored` gave of another pack. */
+  readonly appendStored: (
+    kind: RecordKind,
+    id: Uint8Array,
+    stored: Uint8Array,
+    rawLength: number,
+  ) => { readonly offset: number; readonly storedLength: number };
   readonly seal: () => SealedPack & { readonly bytes: Uint8Array<SharedArrayBuffer> };
 };
 
@@ -97,6 +110,25 @@ export function createPackBuilder(o: {
     at += part.length;
   }
 
+  function add(
+    kind: RecordKind,
+    id: Uint8Array,
+    rawLength: number,
+    sealAt: (place: RecordPlace) => readonly [ciphertext: Uint8Array, tag: Uint8Array],
+  ): { readonly offset: number; readonly storedLength: number } {
+    assert(!sealed && rawLength > 0 && id.length === idBytes);
+    const offset = at;
+    const place = { repositoryId: secrets.repositoryId, packId, packKey: key, offset };
+    const [ciphertext, tag] = sealAt(place);
+    write(ciphertext);
+    freeBytes(ciphertext);
+    write(tag);
+    const storedLength = at - offset;
+    rows.bytes(id).u32(offset).u32(storedLength).u32(rawLength).u8(recordKinds[kind]);
+    count += 1;
+    return { offset, storedLength };
+  }
+
   const head = Buffer.concat([encodeHeader(o.kind, epoch), packId, commitment]);
   write(head);
 
@@ -104,19 +136,9 @@ export function createPackBuilder(o: {
     packId,
     epoch,
     sizeBytes: () => at,
-    append: (kind, id, plain) => {
-      assert(!sealed && plain.length > 0 && id.length === idBytes);
-      const offset = at;
-      const place = { repositoryId: secrets.repositoryId, packId, packKey: key, offset };
-      const [ciphertext, tag] = sealRecord(place, plain);
-      write(ciphertext);
-      freeBytes(ciphertext);
-      write(tag);
-      const storedLength = at - offset;
-      rows.bytes(id).u32(offset).u32(storedLength).u32(plain.length).u8(recordKinds[kind]);
-      count += 1;
-      return { offset, storedLength };
-    },
+    append: (kind, id, plain) => add(kind, id, plain.length, (place) => sealRecord(place, plain)),
+    appendStored: (kind, id, stored, rawLength) =>
+      add(kind, id, rawLength, (place) => sealStored(place, stored, rawLength)),
     seal: () => {
       assert(!sealed && count > 0);
       sealed = true;
