@@ -36,7 +36,7 @@ async function putOnce(): Promise<readonly string[]> {
 
 test("on a store whose probe said that it refuses taken keys, a put is one request", async () => {
   const { supports } = await probeStorage(url);
-  expect(supports).toEqual({ conditionalPut: true });
+  expect(supports).toMatchObject({ conditionalPut: true });
   const store = await openObjectStore(url, { supports });
   await createRepository({ store, passphrase, passphraseCost, clock, random });
   expect(await putOnce()).toEqual(["put"]);
