@@ -1,113 +1,107 @@
 /**
- * `npm run bench`: backups and restores of disk images by `holdfast image …`, beside restic on the same images and the same disk, and beside
- * what bounds them (reading, hashing, compressing, writing). All works take turns in every round, so that a busy machine
- * harms all alike; prints medians, peak memory and ratios as Markdown; asserts nothing. docs/performance.md explains the figures.
+ * `npm run bench`: backups and restores of disk images by `holdfast image …`, beside restic (and borg) on the same images and the same disk, and beside
+ * what bounds them (reading, hashing, compressing, writing, plain requests to S3). Prints medians, CPU time, peak memory and ratios as Markdown, and
+ * asserts nothing. docs/performance.md explains the figures.
  *
- * BENCH_ROUNDS (3), BENCH_GIB (2: the dense image; the sparse one is three times as large), BENCH_FOLDER (/var/tmp; about 6 times BENCH_GIB is needed).
- * restic, qemu-utils, zstd and openssl come from Debian; what is missing is left out and said.
+ * BENCH_ONLY (all of: dense,sparse,sizes,changes,related,s3), BENCH_ROUNDS (3), BENCH_GIB (2: the dense image; the sparse one is three times as large),
+ * BENCH_FOLDER (/var/tmp; about 6 times BENCH_GIB is needed). restic, borgbackup, qemu-utils, zstd and openssl come from Debian, and radosgw for the
+ * section s3, which needs root; what is missing is left out and said.
  */
-import { spawn } from "node:child_process";
 import { randomFillSync } from "node:crypto";
-import { mkdtemp, open, readFile, rm } from "node:fs/promises";
+import { mkdtemp, open } from "node:fs/promises";
 import { cpus } from "node:os";
-import { dirname, join } from "node:path";
-import { fileURLToPath } from "node:url";
-import { succeeds } from "../testbeds/run.ts";
+import { join } from "node:path";
+import { type Bench, printRatios, printWorks } from "./bench.ts";
+import { changesSection, sizesSection } from "./disk-sizes.ts";
+import {
+  complain,
+  holdfast,
+  measure,
+  mebibyte,
+  newestPoint,
+  ownProgram,
+  remove,
+  say,
+  takeTurns,
+  type Work,
+} from "./measure.ts";
+import { relatedSection } from "./related-images.ts";
+import { s3Section } from "./s3.ts";
 
-const cli = join(dirname(fileURLToPath(import.meta.url)), "../../console/cli/bin/holdfast.mjs");
-const rounds = Number(process.env["BENCH_ROUNDS"] ?? 3);
 const gibibytes = Number(process.env["BENCH_GIB"] ?? 2);
-const mebibyte = 1024 ** 2;
 
 type Image = { readonly name: string; readonly path: string; readonly mebibytes: number };
-type Run = { readonly seconds: number; readonly peakMebibytes: number; readonly stdout: string };
-/** `before` is not measured. `needs` is a program that may be missing. */
-type Work = {
-  readonly name: string;
-  readonly needs?: string;
-  readonly before?: () => Promise<void>;
-  readonly command: () => Promise<readonly string[]>;
-};
-/** Speed of one work over that of another, and what is aimed at (the project's issue 3). */
-const ratios = [
-  { image: "dense", ours: "holdfast, full", theirs: "restic, full", goal: 3 },
-  { image: "sparse", ours: "holdfast, full", theirs: "restic, full", goal: 5 },
-  { image: "dense", ours: "holdfast, again", theirs: "restic, again", goal: 5 },
-  { image: "sparse", ours: "holdfast, again", theirs: "restic, again", goal: 5 },
-  { image: "dense", ours: "holdfast, restore", theirs: "restic, restore", goal: 3 },
-  { image: "sparse", ours: "holdfast, restore", theirs: "restic, restore", goal: 3 },
-  { image: "dense", ours: "holdfast, full", theirs: "limit: qemu-img convert", goal: undefined },
-  { image: "sparse", ours: "holdfast, full", theirs: "limit: qemu-img convert", goal: undefined },
-  { image: "dense", ours: "holdfast, restore", theirs: "limit: copy and sync", goal: undefined },
-];
 
-const say = (line: string): void => void process.stdout.write(`${line}\n`);
+const sections: Readonly<Record<string, (bench: Bench) => Promise<void>>> = {
+  dense: (bench) => imageSection(bench, "dense", gibibytes * 1024),
+  sparse: (bench) => imageSection(bench, "sparse", gibibytes * 3 * 1024),
+  sizes: sizesSection,
+  changes: changesSection,
+  related: relatedSection,
+  s3: s3Section,
+};
+
 const folder = await mkdtemp(join(process.env["BENCH_FOLDER"] ?? "/var/tmp", "holdfast-bench-"));
-const environment = {
-  ...process.env,
-  HOLDFAST_PASSPHRASE: "bench",
-  RESTIC_PASSWORD: "bench",
-  RESTIC_CACHE_DIR: join(folder, "restic-cache"),
+const bench: Bench = {
+  folder,
+  rounds: Number(process.env["BENCH_ROUNDS"] ?? 3),
+  environment: {
+    ...process.env,
+    HOLDFAST_PASSPHRASE: "bench",
+    RESTIC_PASSWORD: "bench",
+    RESTIC_CACHE_DIR: join(folder, "restic-cache"),
+    BORG_PASSPHRASE: "bench",
+    BORG_BASE_DIR: join(folder, "borg-base"),
+  },
 };
 try {
-  await bench();
+  say(`${cpus().length} × ${cpus()[0]?.model ?? "unknown"}; ${bench.rounds} rounds, medians`);
+  for (const name of (process.env["BENCH_ONLY"] ?? Object.keys(sections).join(",")).split(",")) {
+    const section = sections[name];
+    if (section === undefined) throw new Error(`there is no section ${name}`);
+    complain(`${name} …`);
+    await section(bench);
+  }
 } finally {
-  await rm(folder, { recursive: true, force: true });
+  await remove(folder);
 }
 
-async function bench(): Promise<void> {
-  const images: readonly Image[] = [
-    { name: "dense", path: join(folder, "dense.raw"), mebibytes: gibibytes * 1024 },
-    { name: "sparse", path: join(folder, "sparse.raw"), mebibytes: gibibytes * 3 * 1024 },
-  ];
-  say(`${cpus().length} × ${cpus()[0]?.model ?? "unknown"}; ${rounds} rounds, medians\n`);
-  say("| image | work | s | MiB/s of the disk | peak MiB |\n|---|---|---|---|---|");
-  const medians = new Map<string, number>();
-  for (const image of images) {
-    await makeImage(image);
-    const works = await available(worksOn(image));
-    const runs = new Map<string, Run[]>(works.map(({ name }) => [name, []]));
-    for (let round = 0; round < rounds; round += 1) {
-      for (const work of works) {
-        await work.before?.();
-        runs.get(work.name)?.push(await measure(await work.command()));
-      }
-    }
-    for (const [name, all] of runs) {
-      const seconds = median(all.map((run) => run.seconds));
-      medians.set(`${image.name} ${name}`, seconds);
-      const peak = Math.max(...all.map((run) => run.peakMebibytes));
-      const rate = image.mebibytes / seconds;
-      say(
-        `| ${image.name} | ${name} | ${seconds.toFixed(2)} | ${rate.toFixed(0)} | ${peak.toFixed(0)} |`,
-      );
-    }
-    await rm(image.path);
-  }
-  say("\n| image | work | against | speed | goal |\n|---|---|---|---|---|");
-  for (const { image, ours, theirs, goal } of ratios) {
-    const ratio =
-      (medians.get(`${image} ${theirs}`) ?? Number.NaN) /
-      (medians.get(`${image} ${ours}`) ?? Number.NaN);
-    if (Number.isNaN(ratio)) continue;
-    say(`| ${image} | ${ours} | ${theirs} | ${ratio.toFixed(2)} × | ${goal ? `${goal} ×` : ""} |`);
-  }
+async function imageSection(bench: Bench, name: string, mebibytes: number): Promise<void> {
+  const image = { name, path: join(bench.folder, `${name}.raw`), mebibytes };
+  await makeImage(image);
+  const medians = await takeTurns(worksOn(bench, image), bench.rounds, bench.environment);
+  await remove(image.path);
+  printWorks(`${name} image, ${mebibytes} MiB`, medians, mebibytes);
+  const isDense = name === "dense";
+  printRatios(medians, [
+    { ours: "holdfast, full", theirs: "restic, full", goal: isDense ? 3 : 5 },
+    { ours: "holdfast, full, not opened again", theirs: "restic, full", goal: isDense ? 3 : 5 },
+    { ours: "holdfast, full", theirs: "borg, full" },
+    { ours: "holdfast, again", theirs: "restic, again", goal: 5 },
+    { ours: "holdfast, restore", theirs: "restic, restore and sync", goal: 3 },
+    { ours: "holdfast, full", theirs: "limit: zstd -1 -T2", ...(isDense && { goal: 0.8 }) },
+    { ours: "holdfast, again", theirs: "limit: SHA-256, one core" },
+    { ours: "holdfast, restore", theirs: "limit: copy and sync" },
+  ]);
 }
 
-function worksOn({ path }: Image): readonly Work[] {
+function worksOn({ folder, environment }: Bench, { path }: Image): readonly Work[] {
   const repository = join(folder, "holdfast");
-  const restic = join(folder, "restic");
-  const out = join(folder, "out");
-  const holdfast = (...args: string[]): readonly string[] => [process.execPath, cli, ...args];
+  const [restic, borg, out] = [join(folder, "restic"), join(folder, "borg"), join(folder, "out")];
+  const shell = (script: string, ...args: string[]): readonly string[] => [
+    ...["sh", "-ec", script, "sh"],
+    ...args,
+  ];
+  const newRepository = async (): Promise<void> => {
+    await remove(out, repository);
+    await measure(holdfast("repository", "init", repository), environment);
+  };
   const backup = holdfast(
     ...["image", "backup", path, "--format", "raw", "--repository", repository, "--name", "bench"],
   );
   const resticBackup = ["restic", "backup", "-q", "-r", restic];
-  const remove = (...paths: readonly string[]): Promise<unknown> =>
-    Promise.all(paths.map((each) => rm(each, { recursive: true, force: true })));
-  const withoutOut = async (): Promise<void> => void (await remove(out));
   return [
-    { name: "limit: cat", command: async () => ["sh", "-c", 'cat "$1" > /dev/null', "sh", path] },
+    { name: "limit: cat", command: async () => shell('cat "$1" > /dev/null', path) },
     {
       name: "limit: SHA-256, one core",
       needs: "openssl",
@@ -120,31 +114,27 @@ function worksOn({ path }: Image): readonly Work[] {
     },
     {
       name: "limit: copy and sync",
-      before: withoutOut,
+      before: () => remove(out),
       command: async () => ["dd", `if=${path}`, `of=${out}`, "bs=4M", "conv=fsync", "status=none"],
     },
     {
       name: "limit: qemu-img convert",
       needs: "qemu-img",
-      before: withoutOut,
+      before: () => remove(out),
       command: async () => ["qemu-img", "convert", "-f", "raw", "-O", "raw", path, out],
     },
     {
-      name: "holdfast, full",
-      before: async () => {
-        await remove(out, repository);
-        await measure(holdfast("repository", "init", repository));
-      },
-      command: async () => backup,
+      name: "holdfast, full, not opened again",
+      before: newRepository,
+      command: async () =>
+        ownProgram("in-process.ts", repository, JSON.stringify({ check: false, files: [path] })),
     },
+    { name: "holdfast, full", before: newRepository, command: async () => backup },
     { name: "holdfast, again", command: async () => backup },
     {
       name: "holdfast, restore",
       command: async () => {
-        const { stdout } = await measure(
-          holdfast("image", "points", "--repository", repository, "--json"),
-        );
-        const point = /"pointId":"([^"]+)"/.exec(stdout)?.[1] ?? "";
+        const point = await newestPoint(repository, environment);
         return holdfast("image", "restore", point, "--repository", repository, "--output", out);
       },
     },
@@ -153,7 +143,7 @@ function worksOn({ path }: Image): readonly Work[] {
       needs: "restic",
       before: async () => {
         await remove(out, repository, restic);
-        await measure(["restic", "init", "-q", "-r", restic]);
+        await measure(["restic", "init", "-q", "-r", restic], environment);
       },
       command: async () => [...resticBackup, path],
     },
@@ -163,22 +153,26 @@ function worksOn({ path }: Image): readonly Work[] {
       needs: "restic",
       command: async () => [...resticBackup, "--force", path],
     },
+    // It does not sync what it restores, and ours is durable when it ends.
     {
-      name: "restic, restore",
+      name: "restic, restore and sync",
       needs: "restic",
-      command: async () => ["restic", "restore", "-q", "latest", "-r", restic, "--target", out],
+      command: async () =>
+        shell(
+          'restic restore -q latest -r "$1" --target "$2"; sync "$2/$3"',
+          ...[restic, out, path],
+        ),
+    },
+    {
+      name: "borg, full",
+      needs: "borg",
+      before: async () => {
+        await remove(out, restic, borg);
+        await measure(["borg", "init", "-e", "repokey", borg], environment);
+      },
+      command: async () => ["borg", "create", "-C", "zstd,1", `${borg}::bench`, path],
     },
   ];
-}
-
-async function available(works: readonly Work[]): Promise<readonly Work[]> {
-  const missing = new Set<string>();
-  for (const needs of new Set(works.flatMap((work) => work.needs ?? []))) {
-    if (await succeeds("which", [needs])) continue;
-    missing.add(needs);
-    process.stderr.write(`${needs} is not installed: left out\n`);
-  }
-  return works.filter(({ needs }) => needs === undefined || !missing.has(needs));
 }
 
 /** The dense image is full; the sparse one has a sixth of data in pieces of 16 MiB. Of data, half is random and half repeated text. */
@@ -197,47 +191,4 @@ async function makeImage({ name, path, mebibytes }: Image): Promise<void> {
   // Writing it back must not slow down what is measured.
   await file.sync();
   await file.close();
-}
-
-/** Wall time, and the highest resident memory of any one of its processes as the kernel counted it. */
-async function measure([program = "", ...args]: readonly string[]): Promise<Run> {
-  const started = performance.now();
-  const child = spawn(program, args, { stdio: ["ignore", "pipe", "pipe"], env: environment });
-  let errors = "";
-  child.stderr.on("data", (chunk: Buffer) => {
-    errors = (errors + chunk.toString("utf8")).slice(-2000);
-  });
-  let stdout = "";
-  child.stdout.on("data", (chunk: Buffer) => {
-    if (stdout.length < 100_000) stdout += chunk.toString("latin1");
-  });
-  let peakMebibytes = 0;
-  const watch = setInterval(() => {
-    void peakOfTree(child.pid ?? 0).then((peak) => {
-      peakMebibytes = Math.max(peakMebibytes, peak);
-    });
-  }, 50);
-  const code = await new Promise<number | null>((resolve) => child.once("close", resolve));
-  clearInterval(watch);
-  if (code !== 0) throw new Error(`${program} ${args.join(" ")} ended with ${code}: ${errors}`);
-  return { seconds: (performance.now() - started) / 1000, peakMebibytes, stdout };
-}
-
-async function peakOfTree(pid: number): Promise<number> {
-  const own = await readFile(`/proc/${pid}/status`, "utf8").catch(() => "");
-  const peak = Number(/VmHWM:\s+(\d+)/.exec(own)?.[1] ?? 0) / 1024;
-  const children = await readFile(`/proc/${pid}/task/${pid}/children`, "utf8").catch(() => "");
-  const others = await Promise.all(
-    children
-      .split(" ")
-      .filter(Boolean)
-      .map((id) => peakOfTree(Number(id))),
-  );
-  return Math.max(peak, ...others);
-}
-
-function median(values: readonly number[]): number {
-  return (
-    values.toSorted((left, right) => left - right)[Math.floor(values.length / 2)] ?? Number.NaN
-  );
 }
