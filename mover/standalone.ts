@@ -17,6 +17,7 @@ import { createOwnLimits, followLimitsFile } from "./limits/own-limits.ts";
 import { openRepositoryAt } from "./open-repository-at.ts";
 import { backUpImage } from "./standalone/back-up-image.ts";
 import { collectRepository } from "./standalone/collect.ts";
+import { compactRepository } from "./standalone/compact.ts";
 import { listImagePoints, readMetadata } from "./standalone/describe-points.ts";
 import { doctor } from "./standalone/doctor.ts";
 import { forgetPoints } from "./standalone/forget.ts";
@@ -116,6 +117,8 @@ async function perform(request: ReturnType<typeof StandaloneRequest.parse>): Pro
       return await repair(context, request);
     case "repository-collect":
       return await collectRepository(context, request);
+    case "repository-compact":
+      return await compactRepository(context, request);
     case "image-forget":
       return await forgetPoints(context, request);
     case "fetch-host-keys": {

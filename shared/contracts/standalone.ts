@@ -154,6 +154,20 @@ export const StandaloneRequest = z.discriminatedUnion("kind", [
   }),
   z.strictObject({ kind: z.literal("repository-collect"), ...Access, ...Collecting }),
   z.strictObject({
+    kind: z.literal("repository-compact"),
+    ...Access,
+    /** Packs of which less than this share is needed. */
+    share: z.number().gt(0).max(1).optional(),
+    /** Also packs under older key epochs. */
+    reseal: z.boolean().default(false),
+    /** Stored bytes of packs. */
+    limitBytes: z.number().positive().optional(),
+    dryRun: Collecting.dryRun,
+    waitSeconds: Collecting.waitSeconds,
+    /** Share of the stored bytes that may be given up at once; absent: half. */
+    allowShare: Collecting.allowShare,
+  }),
+  z.strictObject({
     kind: z.literal("image-forget"),
     ...Access,
     ...Collecting,
@@ -388,6 +402,38 @@ export const CollectReport = z.object({
 });
 export type CollectReport = z.infer<typeof CollectReport>;
 
+const Packs = z.object({ packs: z.int(), bytes: z.int() });
+
+/** What a compaction found and did; the engine's own report (`shared/repository/maintenance/compact-report.ts`). */
+export const CompactReport = z.object({
+  isDryRun: z.boolean(),
+  state: z.enum(["done", "waiting", "more", "locked"]),
+  points: z.int(),
+  stored: Packs,
+  chosen: Packs.extend({ neededBytes: z.int() }),
+  earlier: z.object({ packs: z.int() }),
+  moved: z.object({ packs: z.int(), records: z.int(), bytes: z.int() }),
+  written: Packs.extend({ relocations: z.int() }),
+  removed: Packs,
+  freedBytes: z.int(),
+  index: z.object({ rewritten: z.int(), removed: z.int(), unreadable: z.array(z.string()) }),
+  left: z.object({
+    damaged: z.array(z.object({ name: z.string(), reason: z.string() })),
+    locked: z.array(
+      z.object({ key: z.string(), until: z.string().optional(), legalHold: z.boolean() }),
+    ),
+    movedTooOften: z.int(),
+    beyondLimit: z.int(),
+  }),
+  /** Under older key epochs, before. */
+  old: Packs,
+  waitingFor: CollectReport.shape.waitingFor,
+  fenced: CollectReport.shape.fenced,
+  brake: z.string().optional(),
+  seconds: z.number(),
+});
+export type CompactReport = z.infer<typeof CompactReport>;
+
 export const ForgetReport = z.object({
   points: z.array(
     z.object({
@@ -432,6 +478,7 @@ export const standaloneResults = {
   "repository-extend-locks": LocksReport,
   "image-hold": z.object({ pointId: z.string(), isOn: z.boolean(), objects: z.int() }),
   "repository-collect": CollectReport,
+  "repository-compact": CompactReport,
   "image-forget": ForgetReport,
   "fetch-host-keys": z.object({
     /** OpenSSH's form, `ssh-ed25519 AAAA…`, the strongest first. */

@@ -5,6 +5,7 @@ import { formatAge, printable } from "../render/format.ts";
 import { note, printFields, printTable } from "../report.ts";
 import { repositoryUrl } from "../repository-url.ts";
 import { collectRepository } from "./collect-repository.ts";
+import { compactRepository } from "./compact-repository.ts";
 import { doctorRepository } from "./doctor.ts";
 import { limitRepository } from "./limits.ts";
 import { extendRepositoryLocks, parseLock } from "./object-lock.ts";
@@ -149,4 +150,5 @@ export const repositoryCommands: readonly CommandDefinition[] = [
   recoverRepository,
   extendRepositoryLocks,
   collectRepository,
+  compactRepository,
 ];

@@ -10,6 +10,7 @@ const stages = {
   "repository-verify": "verify",
   "repository-repair": "repair",
   "repository-collect": "collect",
+  "repository-compact": "compact",
   "image-forget": "collect",
 } as const;
 type LongKind = keyof typeof stages;
