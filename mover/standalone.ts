@@ -15,20 +15,7 @@ import { createJsonLogger } from "@holdfast/shared/ports/logger";
 import { systemRandom as random } from "@holdfast/shared/ports/random";
 import { createOwnLimits, followLimitsFile } from "./limits/own-limits.ts";
 import { openRepositoryAt } from "./open-repository-at.ts";
-import { backUpImage } from "./standalone/back-up-image.ts";
-import { collectRepository } from "./standalone/collect.ts";
-import { compactRepository } from "./standalone/compact.ts";
-import { listImagePoints, readMetadata } from "./standalone/describe-points.ts";
-import { doctor } from "./standalone/doctor.ts";
-import { forgetPoints } from "./standalone/forget.ts";
-import { initRepository } from "./standalone/init-repository.ts";
-import { extendLocks, holdPoint } from "./standalone/locks.ts";
-import { recover } from "./standalone/recover.ts";
-import { repair } from "./standalone/repair.ts";
-import { restoreImage } from "./standalone/restore-image.ts";
-import { serve } from "./standalone/serve.ts";
 import type { ReportProgress, StandaloneContext } from "./standalone/standalone-context.ts";
-import { verify } from "./standalone/verify.ts";
 
 const progressMs = 100;
 
@@ -89,41 +76,47 @@ function emit(line: StandaloneLine): void {
   process.stdout.write(`${JSON.stringify(line)}\n`);
 }
 
+/** Each work's code is loaded when it is asked for: a third of the start's time is loading. */
 async function perform(request: ReturnType<typeof StandaloneRequest.parse>): Promise<unknown> {
   switch (request.kind) {
     case "repository-init":
-      return await initRepository(context, request);
+      return await (await import("./standalone/init-repository.ts")).initRepository(
+        context,
+        request,
+      );
     case "image-backup":
-      return await backUpImage(context, request);
+      return await (await import("./standalone/back-up-image.ts")).backUpImage(context, request);
     case "image-points":
-      return await listImagePoints(context, request);
+      return await (await import("./standalone/describe-points.ts")).listImagePoints(
+        context,
+        request,
+      );
     case "image-restore":
-      return await restoreImage(context, request);
+      return await (await import("./standalone/restore-image.ts")).restoreImage(context, request);
     case "image-metadata":
-      return await readMetadata(context, request);
+      return await (await import("./standalone/describe-points.ts")).readMetadata(context, request);
     case "point-serve":
-      return await serve(context, request);
+      return await (await import("./standalone/serve.ts")).serve(context, request);
     case "repository-doctor":
-      return await doctor(context, request);
+      return await (await import("./standalone/doctor.ts")).doctor(context, request);
     case "repository-recover":
-      return await recover(context, request);
+      return await (await import("./standalone/recover.ts")).recover(context, request);
     case "repository-extend-locks":
-      return await extendLocks(context, request);
+      return await (await import("./standalone/locks.ts")).extendLocks(context, request);
     case "image-hold":
-      return await holdPoint(context, request);
+      return await (await import("./standalone/locks.ts")).holdPoint(context, request);
     case "repository-verify":
-      return await verify(context, request);
+      return await (await import("./standalone/verify.ts")).verify(context, request);
     case "repository-repair":
-      return await repair(context, request);
+      return await (await import("./standalone/repair.ts")).repair(context, request);
     case "repository-collect":
-      return await collectRepository(context, request);
+      return await (await import("./standalone/collect.ts")).collectRepository(context, request);
     case "repository-compact":
-      return await compactRepository(context, request);
+      return await (await import("./standalone/compact.ts")).compactRepository(context, request);
     case "image-forget":
-      return await forgetPoints(context, request);
+      return await (await import("./standalone/forget.ts")).forgetPoints(context, request);
     case "fetch-host-keys": {
       const { signal } = stop;
-      // Only here: the other requests don't wait for the SSH client to be loaded.
       const { fetchHostKeys } = await import("./transport/ssh/fetch-host-keys.ts");
       const hostKeys = await fetchHostKeys(request.host, request.port, { signal });
       return { hostKeys };
