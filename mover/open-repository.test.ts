@@ -18,6 +18,7 @@ import { openObjectStore } from "@holdfast/shared/storage/open-object-store";
 import { afterEach, beforeEach, expect, test } from "vitest";
 import { aRepository } from "../test/helpers/catalog-samples.ts";
 import { createRepositoryOpener, type OpenedRepository } from "./open-repository.ts";
+import { openKeysAt } from "./open-repository-at.ts";
 
 const passphrase = "correct horse battery staple";
 let folder: string;
@@ -47,6 +48,17 @@ test("a repository is opened once and shared", async () => {
   const [first, second] = await Promise.all([open("main"), open("main")]);
   expect(second).toBe(first);
   expect(await open("main")).toBe(first);
+});
+
+test("keys that were rotated are read anew by the next task", async () => {
+  const open = opener();
+  const before = await open("main");
+  const keys = await openKeysAt(url, { passphrase, clock, random, logger });
+  const { activeEpoch } = await keys.rotate();
+  const after = await open("main");
+  expect(after).not.toBe(before);
+  expect(after.repository.secrets.activeEpoch).toBe(activeEpoch);
+  expect(await open("main")).toBe(after);
 });
 
 test("one that is gone is refused, and used again when it is back", async () => {

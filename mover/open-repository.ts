@@ -55,10 +55,14 @@ export function createRepositoryOpener(options: {
   };
 }
 
-/** A share may have been unmounted, or mounted anew: then what was opened before is of no use any more. */
+/**
+ * A share may have been unmounted, or mounted anew: then what was opened before is of no use any more. Nor is it when keys were added,
+ * removed or rotated: a task that begins after a rotation seals under the new epoch.
+ */
 async function isThere({ repository }: OpenedRepository, logger: Logger): Promise<boolean> {
   try {
-    return (await repository.store.head("config")) !== undefined;
+    if ((await repository.store.head("config")) === undefined) return false;
+    return !(await repository.haveKeysChanged());
   } catch (error) {
     logger.warn("repository is opened anew", { error: String(error) });
     return false;

@@ -97,6 +97,8 @@ async function perform(request: ReturnType<typeof StandaloneRequest.parse>): Pro
       return await (await import("./standalone/describe-points.ts")).readMetadata(context, request);
     case "point-serve":
       return await (await import("./standalone/serve.ts")).serve(context, request);
+    case "repository-keys":
+      return await manageKeys(context, request);
     case "repository-doctor":
       return await (await import("./standalone/doctor.ts")).doctor(context, request);
     case "repository-recover":

@@ -1,5 +1,6 @@
 import { z } from "zod";
 import { Retention } from "../domain/policy.ts";
+import { KeysAction, KeysResult } from "./repository-keys.ts";
 import { OwnRates } from "./settings.ts";
 
 /**
@@ -44,6 +45,7 @@ export const StandaloneRequest = z.discriminatedUnion("kind", [
       .strictObject({ mode: z.enum(["compliance", "governance"]), days: z.int().min(1).max(3650) })
       .optional(),
   }),
+  z.strictObject({ kind: z.literal("repository-keys"), ...Access, action: KeysAction }),
   z.strictObject({ kind: z.literal("repository-doctor"), ...Access }),
   z.strictObject({
     kind: z.literal("repository-recover"),
@@ -449,6 +451,7 @@ export const ForgetReport = z.object({
 export type ForgetReport = z.infer<typeof ForgetReport>;
 
 export const standaloneResults = {
+  "repository-keys": KeysResult,
   "repository-init": z.object({ repositoryId: z.string(), url: z.string() }),
   "image-backup": z.object({ point: ImagePoint, summary: TransferSummary }),
   "image-points": z.object({ points: z.array(ImagePoint) }),

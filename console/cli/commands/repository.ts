@@ -11,6 +11,7 @@ import { limitRepository } from "./limits.ts";
 import { extendRepositoryLocks, parseLock } from "./object-lock.ts";
 import { recoverRepository } from "./recover-repository.ts";
 import { repairRepository } from "./repair-repository.ts";
+import { keyCommands, showRecoveryKey } from "./repository-keys.ts";
 import { verifyRepository } from "./verify-repository.ts";
 
 const passphraseOption = {
@@ -22,8 +23,8 @@ const init: CommandDefinition = {
   path: "repository init",
   summary: "create a repository, without a control plane",
   description:
-    "Everything in it is encrypted under keys that the passphrase wraps. Who loses the passphrase loses the data: " +
-    "there is no other way in.",
+    "Everything in it is encrypted under keys that the passphrase wraps. Who loses the passphrase loses the data, unless there is " +
+    "another key: see `holdfast repository keys`.",
   arguments: [
     {
       name: "url",
@@ -33,6 +34,10 @@ const init: CommandDefinition = {
   ],
   options: [
     passphraseOption,
+    {
+      flags: "--recovery-key",
+      summary: "make a recovery key as well and print its words, once",
+    },
     {
       flags: "--lock <days>",
       summary: "let the bucket's Object Lock keep what is stored for so many days, as 30d",
@@ -65,10 +70,26 @@ const init: CommandDefinition = {
       { kind: "repository-init", url, passphrase, ...(lock && { lock }) },
       { onWarning: (message) => note(context, `warning: ${printable(message)}`) },
     );
-    printFields(context, created, [
+    const isKeyWanted =
+      input.flag("recoveryKey") ||
+      (await context.prompt.confirm("Make a recovery key, to be printed and kept on paper?"));
+    const paper = isKeyWanted
+      ? await context.mover.run(
+          {
+            kind: "repository-keys",
+            url,
+            passphrase,
+            action: { do: "add-recovery-key", label: "recovery key" },
+          },
+          {},
+        )
+      : undefined;
+    const words = paper?.words;
+    printFields(context, { ...created, ...(words && { words }) }, [
       ["repository", created.repositoryId],
       ["url", created.url],
     ]);
+    if (words !== undefined && !context.settings.json) showRecoveryKey(context, words);
     note(
       context,
       `Keep the passphrase in a safe place; without it nothing can be restored.\nNext: holdfast image backup SOURCE --repository ${created.url}`,
@@ -151,4 +172,5 @@ export const repositoryCommands: readonly CommandDefinition[] = [
   extendRepositoryLocks,
   collectRepository,
   compactRepository,
+  ...keyCommands,
 ];
