@@ -98,7 +98,7 @@ async function perform(request: ReturnType<typeof StandaloneRequest.parse>): Pro
     case "point-serve":
       return await (await import("./standalone/serve.ts")).serve(context, request);
     case "repository-keys":
-      return await manageKeys(context, request);
+      return await (await import("./standalone/keys.ts")).manageKeys(context, request);
     case "repository-doctor":
       return await (await import("./standalone/doctor.ts")).doctor(context, request);
     case "repository-recover":
