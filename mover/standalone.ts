@@ -97,8 +97,6 @@ async function perform(request: ReturnType<typeof StandaloneRequest.parse>): Pro
       return await (await import("./standalone/describe-points.ts")).readMetadata(context, request);
     case "point-serve":
       return await (await import("./standalone/serve.ts")).serve(context, request);
-    case "repository-keys":
-      return await (await import("./standalone/keys.ts")).manageKeys(context, request);
     case "repository-doctor":
       return await (await import("./standalone/doctor.ts")).doctor(context, request);
     case "repository-recover":
@@ -115,6 +113,14 @@ async function perform(request: ReturnType<typeof StandaloneRequest.parse>): Pro
       return await (await import("./standalone/collect.ts")).collectRepository(context, request);
     case "repository-compact":
       return await (await import("./standalone/compact.ts")).compactRepository(context, request);
+    case "repository-keys":
+      return await (await import("./standalone/keys.ts")).manageKeys(context, request);
+    case "repository-stats":
+      return await (await import("./standalone/stats.ts")).stats(context, request);
+    case "repository-rebuild":
+      return await (await import("./standalone/rebuild.ts")).rebuild(context, request);
+    case "repository-copy":
+      return await (await import("./standalone/copy.ts")).copy(context, request);
     case "image-forget":
       return await (await import("./standalone/forget.ts")).forgetPoints(context, request);
     case "fetch-host-keys": {

@@ -43,7 +43,11 @@ const stopMsMax = 30_000;
 export function createMoverProcess(entryPath: string, environment: Environment): MoverProcess {
   return {
     run: async (request, options) => {
-      const { HOLDFAST_PASSPHRASE: _secret, ...rest } = environment;
+      const {
+        HOLDFAST_PASSPHRASE: _secret,
+        HOLDFAST_TARGET_PASSPHRASE: _target,
+        ...rest
+      } = environment;
       const child = spawn(process.execPath, [entryPath], {
         stdio: ["pipe", "pipe", "pipe"],
         env: rest,

@@ -170,6 +170,29 @@ export const StandaloneRequest = z.discriminatedUnion("kind", [
     allowShare: Collecting.allowShare,
   }),
   z.strictObject({
+    kind: z.literal("repository-stats"),
+    ...Access,
+    /** Of so many packs is read what they hold; with as many as there are, the figures are exact. */
+    samplePacks: z.int().min(0).max(100_000_000).default(200),
+  }),
+  z.strictObject({
+    kind: z.literal("repository-rebuild"),
+    ...Access,
+    /** Nothing is written. */
+    dryRun: z.boolean().default(false),
+  }),
+  z.strictObject({
+    kind: z.literal("repository-copy"),
+    ...Access,
+    target: z.strictObject({ url: Access.url, passphrase: Access.passphrase }),
+    /** Ids; all when there are none. */
+    points: z.array(z.string().min(1).max(200)).max(10_000).default([]),
+    name: z.string().min(1).max(1024).optional(),
+    /** ISO 8601: taken then or later. */
+    since: z.iso.datetime({ offset: true }).optional(),
+    dryRun: z.boolean().default(false),
+  }),
+  z.strictObject({
     kind: z.literal("image-forget"),
     ...Access,
     ...Collecting,
@@ -404,6 +427,117 @@ export const CollectReport = z.object({
 });
 export type CollectReport = z.infer<typeof CollectReport>;
 
+/** What a repository holds; `shared/repository/maintenance/stats.ts` says what each figure is. */
+export const StatsReport = z.object({
+  repositoryId: z.string(),
+  url: z.string(),
+  points: z.object({
+    count: z.int(),
+    vms: z.int(),
+    logicalBytes: z.int(),
+    oldest: z.string().optional(),
+    newest: z.string().optional(),
+    unreadable: z.int(),
+    uncommitted: z.int(),
+    damaged: z.int(),
+  }),
+  stored: z.object({
+    objects: z.int(),
+    bytes: z.int(),
+    classes: z.array(z.object({ kind: z.string(), objects: z.int(), bytes: z.int() })),
+    unknown: z.int(),
+  }),
+  packs: z.object({
+    count: z.int(),
+    bytes: z.int(),
+    fill: z.number(),
+    neededBytes: z.int(),
+    inWorkBytes: z.int(),
+    garbageBytes: z.int().optional(),
+    halfEmpty: z.int(),
+  }),
+  /** What the footers of some packs say; `isExact`: of all. */
+  sample: z.object({
+    isExact: z.boolean(),
+    packs: z.int(),
+    bytes: z.int(),
+    dataPacks: z.int(),
+    dataPackBytes: z.int(),
+    metadataPacks: z.int(),
+    chunks: z.int(),
+    /** Of chunks in data packs: before and after compression and sealing. */
+    rawBytes: z.int(),
+    storedBytes: z.int(),
+    unreadable: z.int(),
+    epochs: z.array(z.object({ epoch: z.int(), packs: z.int() })),
+  }),
+  /** From the sample, for all: bytes before compression that are stored once, and what compression saves. */
+  ratios: z.object({
+    compression: z.number(),
+    uniqueBytes: z.int(),
+    logicalToStored: z.number(),
+  }),
+  sessions: z.array(
+    z.object({
+      sessionId: z.string(),
+      kind: z.string(),
+      holder: z.string(),
+      startedAt: z.string(),
+    }),
+  ),
+  condemned: z.array(
+    z.object({
+      name: z.string(),
+      madeAt: z.string(),
+      packs: z.int(),
+      compacting: z.int(),
+      roots: z.int(),
+      objects: z.int(),
+    }),
+  ),
+  keys: z.object({ epochs: z.array(z.int()), activeEpoch: z.int(), objects: z.int() }),
+  /** Why garbage is not known: what does not open. */
+  unreadable: z.string().optional(),
+  seconds: z.number(),
+});
+export type StatsReport = z.infer<typeof StatsReport>;
+
+/** What a rebuild of the index read and wrote. */
+export const RebuildReport = z.object({
+  isDryRun: z.boolean(),
+  packs: z.int(),
+  dataPacks: z.int(),
+  chunks: z.int(),
+  condemnedPacks: z.int(),
+  damagedPacks: z.array(z.object({ object: z.string(), reason: z.string() })),
+  written: z.int(),
+  removed: z.int(),
+  seconds: z.number(),
+});
+export type RebuildReport = z.infer<typeof RebuildReport>;
+
+/** What became of each point that was to be copied; bytes over all that were. */
+export const CopyReport = z.object({
+  isDryRun: z.boolean(),
+  points: z.array(
+    z.object({
+      pointId: z.string(),
+      name: z.string(),
+      takenAt: z.string(),
+      /** `missing` in a dry run only; `damaged`: it cannot be read in full; `going`: a collection removes it from the source. */
+      state: z.enum(["copied", "present", "missing", "damaged", "going"]),
+      reason: z.string().optional(),
+    }),
+  ),
+  /** Roots in the source that do not open. */
+  unreadable: z.int(),
+  bytesRead: z.int(),
+  bytesNew: z.int(),
+  bytesStored: z.int(),
+  seconds: z.number(),
+});
+export type CopyReport = z.infer<typeof CopyReport>;
+
 const Packs = z.object({ packs: z.int(), bytes: z.int() });
 
 /** What a compaction found and did; the engine's own report (`shared/repository/maintenance/compact-report.ts`). */
@@ -482,6 +616,9 @@ export const standaloneResults = {
   "image-hold": z.object({ pointId: z.string(), isOn: z.boolean(), objects: z.int() }),
   "repository-collect": CollectReport,
   "repository-compact": CompactReport,
+  "repository-stats": StatsReport,
+  "repository-rebuild": RebuildReport,
+  "repository-copy": CopyReport,
   "image-forget": ForgetReport,
   "fetch-host-keys": z.object({
     /** OpenSSH's form, `ssh-ed25519 AAAA…`, the strongest first. */

@@ -6,12 +6,15 @@ import { note, printFields, printTable } from "../report.ts";
 import { repositoryUrl } from "../repository-url.ts";
 import { collectRepository } from "./collect-repository.ts";
 import { compactRepository } from "./compact-repository.ts";
+import { copyRepository } from "./copy-repository.ts";
 import { doctorRepository } from "./doctor.ts";
 import { limitRepository } from "./limits.ts";
 import { extendRepositoryLocks, parseLock } from "./object-lock.ts";
+import { rebuildRepository } from "./rebuild-repository.ts";
 import { recoverRepository } from "./recover-repository.ts";
 import { repairRepository } from "./repair-repository.ts";
 import { keyCommands, showRecoveryKey } from "./repository-keys.ts";
+import { showRepositoryStats } from "./stats-repository.ts";
 import { verifyRepository } from "./verify-repository.ts";
 
 const passphraseOption = {
@@ -173,4 +176,7 @@ export const repositoryCommands: readonly CommandDefinition[] = [
   collectRepository,
   compactRepository,
   ...keyCommands,
+  showRepositoryStats,
+  copyRepository,
+  rebuildRepository,
 ];

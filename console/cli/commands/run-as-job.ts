@@ -12,6 +12,8 @@ const stages = {
   "repository-collect": "collect",
   "repository-compact": "compact",
   "image-forget": "collect",
+  "repository-rebuild": "rebuild",
+  "repository-copy": "copy",
 } as const;
 type LongKind = keyof typeof stages;
 

@@ -39,6 +39,10 @@ const Root = z.object({
   parentPointId: z.string().max(128).optional(),
   disks: z.array(DiskOfPoint).max(1024),
   metadataKey: z.string().regex(/^metadata\/[0-9a-f]{32}$/),
+  /** Of a copy: the root that it was made from, in another repository. */
+  copiedFrom: z
+    .object({ repositoryId: z.string().regex(/^[0-9a-f]{32}$/), rootKey: z.string().max(512) })
+    .optional(),
 });
 export type Root = z.infer<typeof Root>;
 
