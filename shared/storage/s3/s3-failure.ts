@@ -36,6 +36,11 @@ export function asS3Failure(
   if (context.signal?.aborted === true) return context.signal.reason;
   const problem = s3Problem(error);
   if (problem === undefined) return error;
+  const missing = missingSetting(problem);
+  if (missing !== undefined) {
+    const message = `cannot ${context.action} ${context.url}: ${missing}`;
+    return new Failure("input.invalid", { message, cause: error, url: context.url });
+  }
   const code = codeOf(problem, error);
   if (code === undefined) return error;
   const { name, message, status } = problem;
@@ -47,6 +52,16 @@ export function asS3Failure(
     error: name,
     ...(status === undefined ? {} : { status }),
   });
+}
+
+/** What the SDK lacks to make a request at all; its own words do not say where to set it. */
+function missingSetting({ name, message }: S3Problem): string | undefined {
+  if (name === "CredentialsProviderError") {
+    return `no credentials were found; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE (${message})`;
+  }
+  return message === "Region is missing"
+    ? "no region is known; set AWS_REGION, or AWS_ENDPOINT_URL_S3 for a store that is not AWS"
+    : undefined;
 }
 
 function codeOf({ name, status }: S3Problem, error: unknown): FailureCode | undefined {
@@ -88,7 +103,6 @@ const codesByName: Readonly<Record<string, FailureCode | undefined>> = {
   IncompleteBody: "storage.unreachable",
   RequestTimeout: "storage.unreachable",
   RequestTimeTooSkewed: "storage.refused",
-  CredentialsProviderError: "storage.refused",
 };
 
 /** The system's codes (ECONNRESET, ENOTFOUND, …), OpenSSL's for TLS, and the SDK's own time limits. */
