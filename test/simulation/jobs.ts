@@ -8,6 +8,7 @@ import { withReadSession, withSession } from "../../mover/hold-session.ts";
 import type { ChunkIndexLoader, SessionIndex } from "../../mover/pipeline/chunk-index-loader.ts";
 import { createMemoryWriter } from "../../mover/pipeline/memory-disk.ts";
 import { restoreDisk } from "../../mover/pipeline/restore-disk.ts";
+import type { TransferMode } from "../../mover/pipeline/transfer-checkpoint.ts";
 import { transferDisk } from "../../mover/pipeline/transfer-disk.ts";
 import { verifyRepository } from "../../mover/pipeline/verify-repository.ts";
 import type { Counters } from "./counters.ts";
@@ -90,6 +91,7 @@ export function createJobs(o: {
     counters.count(previous === undefined ? "way: full" : "way: incremental");
     let index: SessionIndex | undefined = await mover.indexLoader.load(session, signal);
     if (job.checkpoint !== undefined) counters.count("way: resumed from a checkpoint");
+    let mode: TransferMode | undefined;
     for (;;) {
       const reader = createDiskReader({
         process,
@@ -105,6 +107,7 @@ export function createJobs(o: {
           diskKey,
           previous,
           ...index,
+          ...(mode === undefined ? {} : { mode }),
           checkpoint: job.checkpoint,
           sampleShare: 0.05,
           checkpointBytes: 64 * 1024,
@@ -119,6 +122,11 @@ export function createJobs(o: {
         });
         return recordKey;
       } catch (error) {
+        if (isFailure(error, "changes.unknown") && mode !== "all") {
+          counters.count("way: more is read than was said to have changed");
+          mode = mode === undefined ? "full" : "all";
+          continue;
+        }
         if (!isFailure(error, "index.stale") || index === undefined) throw error;
         counters.count("way: index was stale");
         index = undefined;
@@ -170,7 +178,7 @@ export function createJobs(o: {
 
   return {
     /** One program from the session's begin to its end. */
-    standalone: async (mover: Mover, job: BackupJob): Promise<void> => {
+    standalone: async (mover: Mover, job: BackupJob): Promise<boolean> => {
       const pins = job.parent === undefined ? [] : [job.parent.rootKey];
       const fence = job.attempts;
       const held = { ...contextOf(mover), kind: "backup", holder: job.jobId, pins } as const;
@@ -179,10 +187,11 @@ export function createJobs(o: {
         const recordKey = await transfer(mover, job, session, signal);
         await commit(mover, { job, fence, recordKey }, session, signal);
       });
+      return true;
     },
 
-    /** What is left to do of a job of several stages; each may be run by another mover. */
-    staged: async (mover: Mover, job: BackupJob): Promise<void> => {
+    /** What is left to do of a job of several stages; each may be run by another mover. Answers whether that was all of it. */
+    staged: async (mover: Mover, job: BackupJob): Promise<boolean> => {
       const { sessions } = mover.repository;
       const fence = job.attempts;
       const { sessionId } = job;
@@ -199,9 +208,12 @@ export function createJobs(o: {
         recordKey = await transfer(mover, job, session, never);
         job.recordKey = recordKey;
         await session.renew();
+        // The next stage waits in a queue, where a collection may be first.
+        if (job.seeded.chance(0.4)) return false;
       }
       const session = await sessions.resume(sessionId);
       await commit(mover, { job, fence, recordKey }, session, never);
+      return true;
     },
 
     /** The last stage of a job that is given up. */

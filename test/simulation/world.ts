@@ -216,12 +216,14 @@ async function live(o: SeedOptions, scheduler: Scheduler, counters: Counters): P
 
   function backUp(mover: Mover, job: BackupJob): void {
     job.attempts += 1;
-    const work_ = job.isStaged ? jobs.staged(mover, job) : jobs.standalone(mover, job);
+    const backup = job.isStaged ? jobs.staged(mover, job) : jobs.standalone(mover, job);
     if (job.isStaged && !interrupted.includes(job)) interrupted.push(job);
     run(
       mover,
       `backup ${job.jobId} of ${job.vmKey}, attempt ${job.attempts}`,
-      () => work_,
+      async () => {
+        if (await backup) forget(job);
+      },
       (error) => {
         if (isFailure(error, "session.ended")) forget(job);
         // What it made was collected, because others had ended its session.
@@ -230,10 +232,6 @@ async function live(o: SeedOptions, scheduler: Scheduler, counters: Counters): P
         if (job.isReleased && isFailure(error, "fence.lost")) return;
         if (!(mayMiss && isFailure(error, "object.not-found"))) failIfWrong(error);
       },
-    );
-    work_.then(
-      () => forget(job),
-      () => undefined,
     );
   }
 
@@ -248,7 +246,7 @@ async function live(o: SeedOptions, scheduler: Scheduler, counters: Counters): P
       const { code } = error;
       const isDamageSeen = profile.rates.flip > 0 || profile.rates.cut > 0;
       const isStale = profile.rates.staleRead > 0;
-      if (code === "object.corrupt" && isDamageSeen) return;
+      if (code === "object.corrupt" && (isDamageSeen || isStale)) return;
       if (code === "object.not-found" && isStale) return;
       if (code === "index.stale" && isStale) return;
       if (code === "repository.epoch-unknown" && profile.rates.flip > 0) return;
