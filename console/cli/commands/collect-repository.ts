@@ -7,6 +7,7 @@ import { readPassphrase } from "../read-secret.ts";
 import { formatBytes, formatDuration, printable } from "../render/format.ts";
 import { renderTable } from "../render/table.ts";
 import { repositoryUrl } from "../repository-url.ts";
+import { readStoreLimits, storeLimitOptions } from "./limits.ts";
 import { runAsJob } from "./run-as-job.ts";
 
 export const collectOptions: readonly OptionDefinition[] = [
@@ -25,6 +26,7 @@ export const collectOptions: readonly OptionDefinition[] = [
     summary:
       "remove condemned lists that do not open and keep backups from beginning; only while no other collection runs or sleeps anywhere",
   },
+  ...storeLimitOptions,
 ];
 
 export const collectRepository: CommandDefinition = {
@@ -75,6 +77,7 @@ export function readCollectOptions(input: CommandInput) {
       : { allowShare: parsePercentage("--allow-share", allowShare) }),
     allowEmpty: input.flag("allowEmpty"),
     dropDamagedLists: input.flag("dropDamagedLists"),
+    ...readStoreLimits(input),
   };
 }
 

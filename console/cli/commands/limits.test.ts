@@ -1,4 +1,6 @@
+import { Failure } from "@holdfast/shared/domain/failure";
 import { expect, test } from "vitest";
+import type { MoverProcess } from "../mover-process.ts";
 import { runCli, startScriptedApi } from "../testing.ts";
 
 const repository = { repositoryId: "lab", url: "/srv", createdAt: "2026-11-20T12:00:00Z" };
@@ -37,3 +39,24 @@ test.each(["fast", "-1", "1.5M", ""])(
     expect([code, sent]).toEqual([2, []]);
   },
 );
+
+test.each([
+  ["repository verify", "/srv"],
+  ["repository repair", "/srv"],
+  ["repository gc", "/srv"],
+  ["image forget", "--repository /srv --keep-last 1"],
+])("%s takes limits along", async (path, words) => {
+  const requests: unknown[] = [];
+  const mover: MoverProcess = {
+    run: async (request) => {
+      requests.push(request);
+      throw new Failure("cancelled", { message: "enough is known" });
+    },
+  };
+  const environment = { HOLDFAST_PASSPHRASE: "secret" };
+  const limits = ["--limit-upload", "1M", "--limit-download", "off", "--limits-file", "/l.json"];
+  await runCli([...`${path} ${words}`.split(" "), ...limits], { mover, environment });
+  expect(requests).toMatchObject([
+    { limits: { upload: 1024 ** 2, download: "off", file: "/l.json" } },
+  ]);
+});

@@ -8,31 +8,53 @@ import { exitCodes } from "../exit-codes.ts";
 import { formatBytes } from "../render/format.ts";
 import { note, printFields } from "../report.ts";
 
-/** For commands that move data themselves. */
-export const limitOptions: readonly OptionDefinition[] = [
+const toAndFrom: readonly OptionDefinition[] = [
   { flags: "--limit-upload <rate>", summary: "to the repository, 20M for 20 MiB a second" },
   { flags: "--limit-download <rate>", summary: "from the repository" },
+];
+const fromFile: OptionDefinition = {
+  flags: "--limits-file <file>",
+  summary:
+    'limits as JSON, { "upload": "20M", "storeRequests": 100 }; followed while the command runs',
+};
+
+/** For commands that work on a repository and no disk. */
+export const storeLimitOptions: readonly OptionDefinition[] = [...toAndFrom, fromFile];
+
+/** For commands that move data themselves. */
+export const limitOptions: readonly OptionDefinition[] = [
+  ...toAndFrom,
   { flags: "--limit-read <rate>", summary: "from disks" },
   { flags: "--limit-write <rate>", summary: "to disks" },
-  {
-    flags: "--limits-file <file>",
-    summary:
-      'limits as JSON, { "upload": "20M", "storeRequests": 100 }; followed while the command runs',
-  },
+  fromFile,
 ];
 
 type Limits = NonNullable<(StandaloneRequest & { readonly kind: "image-backup" })["limits"]>;
 
+/** What `storeLimitOptions` were given, for a request to the mover. */
+export function readStoreLimits(input: CommandInput): { readonly limits?: Limits } {
+  return limitsOf(storeLimitsOf(input));
+}
+
 /** What `limitOptions` were given, for a request to the mover. */
 export function readLimits(input: CommandInput): { readonly limits?: Limits } {
-  const file = input.text("limitsFile");
-  const limits: Limits = {
-    ...rateOf(input, "limitUpload", "--limit-upload", "upload"),
-    ...rateOf(input, "limitDownload", "--limit-download", "download"),
+  return limitsOf({
+    ...storeLimitsOf(input),
     ...rateOf(input, "limitRead", "--limit-read", "read"),
     ...rateOf(input, "limitWrite", "--limit-write", "write"),
+  });
+}
+
+function storeLimitsOf(input: CommandInput): Limits {
+  const file = input.text("limitsFile");
+  return {
+    ...rateOf(input, "limitUpload", "--limit-upload", "upload"),
+    ...rateOf(input, "limitDownload", "--limit-download", "download"),
     ...(file === undefined ? {} : { file: resolve(file) }),
   };
+}
+
+function limitsOf(limits: Limits): { readonly limits?: Limits } {
   return Object.keys(limits).length === 0 ? {} : { limits };
 }
 

@@ -4,6 +4,7 @@ import { exitCodes } from "../exit-codes.ts";
 import { readPassphrase } from "../read-secret.ts";
 import { formatDuration, formatTime, printable } from "../render/format.ts";
 import { repositoryUrl } from "../repository-url.ts";
+import { readStoreLimits, storeLimitOptions } from "./limits.ts";
 import { runAsJob } from "./run-as-job.ts";
 import { describeDamage } from "./verify-repository.ts";
 
@@ -29,6 +30,7 @@ export const repairRepository: CommandDefinition = {
       flags: "--read-all",
       summary: "read all chunks first, instead of relying on what `repository verify` found",
     },
+    ...storeLimitOptions,
   ],
   examples: [
     {
@@ -50,6 +52,7 @@ export const repairRepository: CommandDefinition = {
       kind: "repository-repair" as const,
       url: repositoryUrl(input.argument("url")),
       passphrase: await readPassphrase(context, { file: input.text("passphraseFile") }),
+      ...readStoreLimits(input),
       ...(from === undefined ? {} : { from: repositoryUrl(from) }),
       dryRun: input.flag("dryRun"),
       readAll: input.flag("readAll"),

@@ -6,6 +6,7 @@ import { parseBytes, parsePercentage, parseTimeMs } from "../parse-values.ts";
 import { readPassphrase } from "../read-secret.ts";
 import { formatBytes, formatDuration, formatTime, printable } from "../render/format.ts";
 import { repositoryUrl } from "../repository-url.ts";
+import { readStoreLimits, storeLimitOptions } from "./limits.ts";
 import { runAsJob } from "./run-as-job.ts";
 
 export const verifyRepository: CommandDefinition = {
@@ -33,6 +34,7 @@ export const verifyRepository: CommandDefinition = {
     },
     { flags: "--point <point>", summary: "only this recovery point" },
     { flags: "--read-only", summary: "write nothing, so remember nothing" },
+    ...storeLimitOptions,
   ],
   examples: [
     {
@@ -59,6 +61,7 @@ export const verifyRepository: CommandDefinition = {
       url: repositoryUrl(input.argument("url")),
       ...readScope(input),
       passphrase: await readPassphrase(context, { file: input.text("passphraseFile") }),
+      ...readStoreLimits(input),
     };
     const report = await runAsJob(context, request, {
       endState: (result) => (isDamaged(result) ? "damaged" : "succeeded"),
