@@ -11,6 +11,7 @@ import {
   hookedStore,
   keysOf,
   openAt,
+  pauseAt,
   restoreAll,
   transferIn,
 } from "./test-collect.ts";
@@ -163,24 +164,6 @@ describe("R22: a collection beside an incremental whose parent is pruned", () =>
     expect(succeeded).toBeGreaterThan(60);
   });
 });
-
-/** A store that stops at a call, tells that it has, and goes on when it is released. */
-function pauseAt(store: ObjectStore, call: number) {
-  let reach: () => void = () => undefined;
-  let release: () => void = () => undefined;
-  const reached = new Promise<void>((resolve) => {
-    reach = resolve;
-  });
-  const released = new Promise<void>((resolve) => {
-    release = resolve;
-  });
-  const paused = hookedStore(store, async (number) => {
-    if (number !== call) return;
-    reach();
-    await released;
-  });
-  return { store: paused, reached, release };
-}
 
 describe("a store that is not as it should be", () => {
   test("R28: a listing that lacks a root which an end names stops the collection", async () => {

@@ -94,27 +94,37 @@ export function createChunkRescue(o: {
       damaged.set(position, failure);
     }
 
-    const open = new Map<number, RecordLocation[]>();
-    for (const position of damaged.keys()) {
-      const places = await o.relocations.find(range.packId, chunkAt(position).offset, { signal });
-      open.set(position, [...places]);
-    }
-    // All of their nearest places at once, then what is still open one by one.
-    const nearest = [...open].flatMap(([position, [at]]) =>
-      at === undefined ? [] : [{ position, at }],
-    );
-    for (const run of sideBySide(nearest)) {
-      const failure = await tryTake(run);
-      if (failure === undefined) for (const { position } of run) open.delete(position);
-    }
-    for (const [position, places] of open) {
-      for (const at of places) {
-        if ((await tryTake([{ position, at }])) !== undefined) continue;
-        open.delete(position);
-        break;
+    /** Those of the positions that no other place has. */
+    async function takeElsewhere(positions: Iterable<number>): Promise<ReadonlySet<number>> {
+      const open = new Map<number, RecordLocation[]>();
+      for (const position of positions) {
+        const places = await o.relocations.find(range.packId, chunkAt(position).offset, { signal });
+        open.set(position, [...places]);
       }
+      // All of their nearest places at once, then what is still open one by one.
+      const nearest = [...open].flatMap(([position, [at]]) =>
+        at === undefined ? [] : [{ position, at }],
+      );
+      for (const run of sideBySide(nearest)) {
+        const failure = await tryTake(run);
+        if (failure === undefined) for (const { position } of run) open.delete(position);
+      }
+      for (const [position, places] of open) {
+        for (const at of places) {
+          if ((await tryTake([{ position, at }])) !== undefined) continue;
+          open.delete(position);
+          break;
+        }
+      }
+      return new Set(open.keys());
     }
-    const lost = new Set(open.keys());
+
+    let lost = await takeElsewhere(damaged.keys());
+    if (lost.size > 0) {
+      // A compaction may have moved them since relocations were read.
+      o.relocations.forget();
+      lost = await takeElsewhere(lost);
+    }
     for (const position of lost) {
       const from = starts[position] ?? 0;
       bytes.fill(0, from, from + chunkAt(position).length);

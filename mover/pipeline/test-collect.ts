@@ -160,3 +160,21 @@ export function hookedStore(
     },
   };
 }
+
+/** A store that stops at a call, tells that it has, and goes on when it is released. */
+export function pauseAt(store: ObjectStore, call: number) {
+  let reach: () => void = () => undefined;
+  let release: () => void = () => undefined;
+  const reached = new Promise<void>((resolve) => {
+    reach = resolve;
+  });
+  const released = new Promise<void>((resolve) => {
+    release = resolve;
+  });
+  const paused = hookedStore(store, async (number) => {
+    if (number !== call) return;
+    reach();
+    await released;
+  });
+  return { store: paused, reached, release };
+}

@@ -62,6 +62,18 @@ export function createLeafStore(o: {
     reason: unknown,
     options?: CallOptions,
   ): Promise<Uint8Array> {
+    const found = await findElsewhere(record, options);
+    if (found !== undefined) return found;
+    relocations.forget();
+    const foundNow = await findElsewhere(record, options);
+    if (foundNow !== undefined) return foundNow;
+    throw reason;
+  }
+
+  async function findElsewhere(
+    record: LeafRecord,
+    options?: CallOptions,
+  ): Promise<Uint8Array | undefined> {
     const { packId, offset } = record.at;
     for (const at of await relocations.find(packId, offset, options)) {
       try {
@@ -71,7 +83,7 @@ export function createLeafStore(o: {
         if (!isUnreadable(error)) throw error;
       }
     }
-    throw reason;
+    return undefined;
   }
 
   async function readRecords(

@@ -107,6 +107,8 @@ export type Relocations = {
     offset: number,
     options?: CallOptions,
   ) => Promise<readonly RecordLocation[]>;
+  /** What is found from now on is read anew: to be called before a record is given up, since packs may have been moved again meanwhile. */
+  readonly forget: () => void;
 };
 
 /** Moves from pack to pack that a search follows; places that it gives. */
@@ -150,7 +152,9 @@ export function createRelocations(o: {
     const loaded = known.get(key);
     if (loaded !== undefined) return loaded;
     const loading = load(packId, options);
-    loading.catch(() => known.delete(key));
+    loading.catch(() => {
+      if (known.get(key) === loading) known.delete(key);
+    });
     known.set(key, loading);
     const oldest = known.keys().next().value;
     if (known.size > packsKept && oldest !== undefined) known.delete(oldest);
@@ -158,6 +162,7 @@ export function createRelocations(o: {
   }
 
   return {
+    forget: () => known.clear(),
     find: async (packId, offset, options) => {
       const found: RecordLocation[] = [];
       let next: { readonly packId: Uint8Array; readonly offset: number }[] = [{ packId, offset }];
