@@ -108,6 +108,20 @@ describe("opening", () => {
     await failsWith("input.invalid", createRepository({ store: empty, passphrase: "", ...parts }));
   });
 
+  test("where only the config is lost no new repository is made, and nobody is told to make one", async () => {
+    const store = createMemoryObjectStore();
+    await create(store);
+    await store.remove(["config"]);
+    // Nothing but a key: a creation that was cut off. It may be repeated.
+    await failsWith("repository.not-found", open(store));
+    await create(store);
+    await store.put("packs/00/0011", new Uint8Array(1));
+    await store.remove(["config"]);
+    await failsWith("object.corrupt", open(store));
+    await failsWith("repository.exists", create(store));
+    expect(await store.head("config")).toBeUndefined();
+  });
+
   test("a passphrase is the same however its accents were typed", async () => {
     const store = createMemoryObjectStore();
     await createRepository({ store, passphrase: "caf\u00e9", passphraseCost, ...parts });

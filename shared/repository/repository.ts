@@ -137,7 +137,7 @@ type Opening = {
   readonly reopenStore?: (supports: ObjectStoreSupports) => Promise<ObjectStore>;
 };
 
-/** Fails with `repository.exists` if there is one, also an unfinished or foreign one. */
+/** Fails with `repository.exists` if there is one, also one that lost its config. */
 export async function createRepository(
   o: Opening & {
     readonly settings?: Partial<RepositorySettings>;
@@ -287,6 +287,9 @@ async function getConfig(store: ObjectStore): Promise<Uint8Array> {
     return await store.get(configName);
   } catch (cause) {
     if (!isFailure(cause, "object.not-found")) throw cause;
+    const left = await findStored(store);
+    if (left !== undefined)
+      throw new Failure("object.corrupt", { message: lost(store, left), cause });
     throw new Failure("repository.not-found", {
       message: `there is no repository at ${store.url}`,
       cause,
@@ -296,7 +299,21 @@ async function getConfig(store: ObjectStore): Promise<Uint8Array> {
 
 async function refuseIfTaken(store: ObjectStore): Promise<void> {
   if ((await store.head(configName)) !== undefined) throw taken(store);
+  const left = await findStored(store);
+  if (left !== undefined) throw new Failure("repository.exists", { message: lost(store, left) });
 }
+
+/** Something that a backup has put. Keys alone are what a creation leaves that was cut off. */
+async function findStored(store: ObjectStore): Promise<string | undefined> {
+  for (const prefix of ["points/", "packs/"]) {
+    for await (const { key } of store.list(prefix)) return key;
+  }
+  return undefined;
+}
+
+const lost = (store: ObjectStore, left: string): string =>
+  `${store.url} has no config, but ${left} and perhaps more of a repository: bring the config back from a copy (it never changes), or from an ` +
+  "older version with `holdfast repository recover`";
 
 function taken(store: ObjectStore, cause?: unknown): Failure {
   return new Failure("repository.exists", {
