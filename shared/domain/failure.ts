@@ -148,7 +148,7 @@ const failures = {
     retryable: false,
     exitCode: 4,
     advice:
-      "The object store denied the request. Check the credential's rights on bucket and prefix.",
+      "The storage denied the request. Check the credential's rights on bucket and prefix; for a folder its mount, owner and mode.",
   },
   "storage.no-space": {
     retryable: false,
