@@ -1,6 +1,7 @@
 import { spawn } from "node:child_process";
 import { createInterface } from "node:readline";
 import type {
+  CatalogPoint,
   Serving,
   StandaloneRequest,
   StandaloneResult,
@@ -28,6 +29,8 @@ export type MoverCall = {
   readonly onWarning?: (message: string) => void;
   readonly onNote?: (message: string) => void;
   readonly onServing?: (serving: Serving) => void;
+  /** Awaited before the next line is read. */
+  readonly onPoint?: (point: CatalogPoint) => Promise<void>;
 };
 
 export type StandaloneProgress = {
@@ -112,6 +115,9 @@ async function readOutcome(
         break;
       case "serving":
         options.onServing?.(line.serving);
+        break;
+      case "point":
+        await options.onPoint?.(line.point);
         break;
       case "result":
         return { result: line.result };

@@ -8,7 +8,14 @@ import type { ApiServices, Operations } from "./operations.ts";
 export function jobOperations(
   services: ApiServices,
 ): Operations<
-  "startBackup" | "startRestore" | "listJobs" | "getJob" | "cancelJob" | "listPoints" | "getPoint"
+  | "startBackup"
+  | "startRestore"
+  | "listJobs"
+  | "getJob"
+  | "cancelJob"
+  | "listPoints"
+  | "getPoint"
+  | "importPoint"
 > {
   const { catalog } = services;
   return {
@@ -59,6 +66,11 @@ export function jobOperations(
     },
 
     getPoint: ({ id }) => catalog.getPoint(id),
+
+    async importPoint({ body }) {
+      await catalog.getRepository(body.point.repositoryId);
+      return { outcome: await catalog.importPoint(body) };
+    },
   };
 }
 

@@ -33,7 +33,7 @@ export function createDynamoCatalog(options: {
 }): Catalog {
   const table = createTable(options.client, options.tableName);
   const { removeProviderItem, ...entities } = createEntities(table);
-  const { setHead, forgetProvider, ...vms } = createVms(table);
+  const { setHead, importVm, importHead, forgetProvider, ...vms } = createVms(table);
   const { addPoint, ...points } = createPoints(table);
   return {
     ...entities,
@@ -54,6 +54,14 @@ export function createDynamoCatalog(options: {
       // listed yet: the stage's retry lists it, and `rebuild` does from the repository.
       await setHead(point, commit);
       await addPoint(point);
+    },
+
+    async importPoint(imported) {
+      // As in a commit, what is listed is whole; the head comes last, so that it never names what is not listed.
+      await importVm(imported);
+      const outcome = await addPoint(imported.point);
+      await importHead(imported.point);
+      return outcome;
     },
 
     ledger: (owner) => createLedger(table, options.clock, owner),

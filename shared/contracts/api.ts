@@ -2,6 +2,7 @@ import { z } from "zod";
 import { BackupOptions, Retention, VmSelection } from "../domain/policy.ts";
 import {
   DiskProgress,
+  ImportedPoint,
   Job,
   JobLogLine,
   Mover,
@@ -357,6 +358,14 @@ export const routes = {
     summary: "Show a recovery point",
     status: 200,
     response: RecoveryPoint,
+  },
+  importPoint: {
+    method: "POST",
+    path: "/v1/points",
+    summary: "List a recovery point that a repository has; what is listed already stays as it is",
+    status: 200,
+    body: ImportedPoint,
+    response: z.object({ outcome: z.enum(["added", "present"]) }),
   },
   startRestore: {
     method: "POST",

@@ -291,6 +291,16 @@ export const RecoveryPoint = z.strictObject({
 });
 export type RecoveryPoint = z.infer<typeof RecoveryPoint>;
 
+/** A point as a repository has it, to be listed by a control plane that does not know it. */
+export const ImportedPoint = z.strictObject({
+  point: RecoveryPoint,
+  /** Of the attempt that made it. */
+  fence: z.int().min(0),
+  /** As it was when the point was taken; used where the catalog does not know the VM. */
+  description: VmDescriptionItem,
+});
+export type ImportedPoint = z.infer<typeof ImportedPoint>;
+
 /** A mover that is or was there. Times by its own clock; for people to look at. */
 export const Mover = z.strictObject({
   moverId: z.string(),

@@ -1,5 +1,6 @@
 import { z } from "zod";
 import { Retention } from "../domain/policy.ts";
+import { ImportedPoint, RecoveryPoint } from "./catalog-items.ts";
 import { KeysAction, KeysResult } from "./repository-keys.ts";
 import { OwnRates } from "./settings.ts";
 
@@ -175,6 +176,8 @@ export const StandaloneRequest = z.discriminatedUnion("kind", [
     /** Of so many packs is read what they hold; with as many as there are, the figures are exact. */
     samplePacks: z.int().min(0).max(100_000_000).default(200),
   }),
+  /** All points as a control plane lists them, one line each; the result says how many there were. */
+  z.strictObject({ kind: z.literal("repository-catalog"), ...Access }),
   z.strictObject({
     kind: z.literal("repository-rebuild"),
     ...Access,
@@ -584,6 +587,12 @@ export const ForgetReport = z.object({
 });
 export type ForgetReport = z.infer<typeof ForgetReport>;
 
+/** Without the repository's name in the control plane, which it does not know. */
+export const CatalogPoint = ImportedPoint.extend({
+  point: RecoveryPoint.omit({ repositoryId: true }),
+});
+export type CatalogPoint = z.infer<typeof CatalogPoint>;
+
 export const standaloneResults = {
   "repository-keys": KeysResult,
   "repository-init": z.object({ repositoryId: z.string(), url: z.string() }),
@@ -617,6 +626,13 @@ export const standaloneResults = {
   "repository-collect": CollectReport,
   "repository-compact": CompactReport,
   "repository-stats": StatsReport,
+  "repository-catalog": z.object({
+    points: z.int(),
+    /** Of images, which no control plane lists. */
+    images: z.int(),
+    /** Roots or VM metadata that do not open, or that are of another release. */
+    unreadable: z.int(),
+  }),
   "repository-rebuild": RebuildReport,
   "repository-copy": CopyReport,
   "image-forget": ForgetReport,
@@ -639,6 +655,7 @@ export const StandaloneLine = z.discriminatedUnion("type", [
   z.object({ type: z.literal("warning"), message: z.string() }),
   /** A server is there now and serves until it is told to stop. */
   z.object({ type: z.literal("serving"), serving: Serving }),
+  z.object({ type: z.literal("point"), point: CatalogPoint }),
   /** For people only. */
   z.object({ type: z.literal("note"), message: z.string() }),
   z.object({ type: z.literal("result"), result: z.unknown() }),

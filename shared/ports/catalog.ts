@@ -1,6 +1,7 @@
 import type {
   BackupJob,
   DiskProgress,
+  ImportedPoint,
   Job,
   JobLogLine,
   JobState,
@@ -107,6 +108,11 @@ export interface Catalog {
   getPoint(pointId: string): Promise<RecoveryPoint>;
   /** Newest first. */
   listPoints(vmId: string): Promise<readonly RecoveryPoint[]>;
+  /**
+   * Lists a point that a repository has, and its VM where there is none. What is there already wins: `present` for the same object, `conflict`
+   * for another one under the point's id. The VM's head becomes the point if that is newer and no job holds the VM or left an anchor.
+   */
+  importPoint(imported: ImportedPoint): Promise<"added" | "present">;
   /** Takes points off the list (retention); their data is collected later by maintenance. */
   unlistPoints(points: readonly RecoveryPoint[]): Promise<void>;
 

@@ -323,6 +323,47 @@ export function describeCatalog(harness: CatalogHarness): void {
         expect(await catalog.listPoints(vmId)).toHaveLength(2);
       });
 
+      test("an imported point is listed with its VM, again and out of order too; what is there stays", async () => {
+        const description = anInventoryItem("web").description;
+        const at = (hour: string, pointId: string) => ({
+          point: aPoint({ vmId: "vm-lost", pointId, takenAt: `2026-11-20T${hour}:00:00.000Z` }),
+          fence: 7,
+          description: { ...description, name: `web at ${hour}` },
+        });
+        // Where the first answer was lost, it is there already.
+        expect(await catalog.importPoint(at("12", "pt-2"))).toMatch(/added|present/);
+        await catalog.importPoint(at("11", "pt-1"));
+        expect(await catalog.importPoint(at("12", "pt-2"))).toBe("present");
+        const other = at("12", "pt-2");
+        const moved = { ...other, point: { ...other.point, rootKey: "points/vm-lost/other" } };
+        await expect(catalog.importPoint(moved)).rejects.toMatchObject({ code: "conflict" });
+        const listed = await catalog.listPoints("vm-lost");
+        expect(listed).toEqual([at("12", "pt-2").point, at("11", "pt-1").point]);
+        const vm = await catalog.getVm("vm-lost");
+        expect(vm).toMatchObject({ gone: true, fence: 7, head: { pointId: "pt-2" } });
+        expect(vm.head?.anchor).toBeUndefined();
+        expect(vm.description.name).toBe("web at 12");
+        expect((await catalog.findVm("web at 12")).vmId).toBe("vm-lost");
+      });
+
+      test("an import does not touch what a job or an inventory says of a VM", async () => {
+        const vmId = await addVm("import-held");
+        const fence = await catalog.lockVm(vmId, "job-1");
+        const point = aPoint({ vmId, pointId: "pt-9", jobId: "job-1" });
+        const anchor = { strategy: "checkpoint", state: {} } as const;
+        await catalog.commitPoint(point, { fence, anchor });
+        const before = await catalog.getVm(vmId);
+        const imported = aPoint({ vmId, pointId: "pt-10", takenAt: "2027-01-01T00:00:00.000Z" });
+        const description = { ...anInventoryItem("web").description, name: "older" };
+        await catalog.importPoint({ point: imported, fence: 0, description });
+        expect(await catalog.getVm(vmId)).toEqual(before);
+        await catalog.unlockVm(vmId, "job-1");
+        expect(await catalog.importPoint({ point: imported, fence: 0, description })).toBe(
+          "present",
+        );
+        expect((await catalog.getVm(vmId)).head).toEqual(before.head);
+      });
+
       test("only the holder clears the anchor, and the head stays", async () => {
         const vmId = await addVm("anchor");
         const fence = await catalog.lockVm(vmId, "job-a");

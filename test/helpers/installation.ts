@@ -39,6 +39,8 @@ export type Installation = {
   readonly catalog: Catalog;
   readonly repositoryFolder: string;
   readonly passphrase: string;
+  /** For the CLI. */
+  readonly tokenFile: string;
   /** Starts a mover with this driver for every provider. */
   startMover(driver: Driver, options?: MoverOptions): RunningMover;
   /** Process ids of the stack and of the mover that it started; the mover is 0 when there is none. */
@@ -84,6 +86,8 @@ export type InstallationOptions = {
   readonly mover?: Readonly<Record<string, string>>;
   /** Default: a directory in the installation's folder. */
   readonly repositoryUrl?: string;
+  /** The repository is of an earlier installation. */
+  readonly isRepositoryThere?: boolean;
 };
 
 export async function startInstallation(options: InstallationOptions = {}): Promise<Installation> {
@@ -102,12 +106,14 @@ export async function startInstallation(options: InstallationOptions = {}): Prom
   });
   const repositoryFolder = options.repositoryUrl ?? join(state, "repository");
   const passphrase = "correct horse battery staple";
-  await createRepository({
-    store: await openObjectStore(repositoryFolder),
-    passphrase,
-    clock: systemClock,
-    random: systemRandom,
-  });
+  if (options.isRepositoryThere !== true) {
+    await createRepository({
+      store: await openObjectStore(repositoryFolder),
+      passphrase,
+      clock: systemClock,
+      random: systemRandom,
+    });
+  }
   await api.call("addRepository", {
     body: { repositoryId: "main", url: repositoryFolder, passphrase },
   });
@@ -128,6 +134,7 @@ export async function startInstallation(options: InstallationOptions = {}): Prom
     catalog,
     repositoryFolder,
     passphrase,
+    tokenFile: stack.ready.tokenFile,
     ended,
     startMover(driver, moverOptions = {}) {
       const queueUrl = environment["SITE_QUEUE_URL"] ?? "";

@@ -8,6 +8,7 @@ import { collectRepository } from "./collect-repository.ts";
 import { compactRepository } from "./compact-repository.ts";
 import { copyRepository } from "./copy-repository.ts";
 import { doctorRepository } from "./doctor.ts";
+import { importRepository } from "./import-repository.ts";
 import { limitRepository } from "./limits.ts";
 import { extendRepositoryLocks, parseLock } from "./object-lock.ts";
 import { rebuildRepository } from "./rebuild-repository.ts";
@@ -179,4 +180,5 @@ export const repositoryCommands: readonly CommandDefinition[] = [
   showRepositoryStats,
   copyRepository,
   rebuildRepository,
+  importRepository,
 ];

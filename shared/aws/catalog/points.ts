@@ -7,7 +7,7 @@ import { absent, type Item, type Key, type Table } from "./table.ts";
 /** Recovery points beside their VM, in order of their ids; index: by point id. */
 type Points = Pick<Catalog, "getPoint" | "listPoints" | "unlistPoints"> & {
   /** Idempotent: the same point again is no change; another object under its id is `conflict`. */
-  readonly addPoint: (point: RecoveryPoint) => Promise<void>;
+  readonly addPoint: (point: RecoveryPoint) => Promise<"added" | "present">;
 };
 
 export function createPoints(table: Table): Points {
@@ -19,9 +19,9 @@ export function createPoints(table: Table): Points {
         GSI1PK: indexPartition(point.pointId),
         GSI1SK: "POINT",
       };
-      if (await table.put(item, absent)) return;
+      if (await table.put(item, absent)) return "added";
       const there = await table.get(keyOf(point));
-      if (there?.["rootKey"] === point.rootKey) return;
+      if (there?.["rootKey"] === point.rootKey) return "present";
       throw new Failure("conflict", {
         message: `recovery point ${point.pointId} exists already and is another object of the repository`,
       });

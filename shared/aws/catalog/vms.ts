@@ -1,12 +1,12 @@
 import { createHash } from "node:crypto";
 import { z } from "zod";
-import { type RecoveryPoint, Vm } from "../../contracts/catalog-items.ts";
+import { type ImportedPoint, type RecoveryPoint, Vm } from "../../contracts/catalog-items.ts";
 import { Failure } from "../../domain/failure.ts";
 import type { Catalog } from "../../ports/catalog.ts";
 import type { InventoryItem } from "../../ports/driver.ts";
 import { notFound, parseItem } from "./entities.ts";
 import { readJson, storeJson } from "./stored-json.ts";
-import type { Item, Key, Table } from "./table.ts";
+import { absent, type Item, type Key, type Table } from "./table.ts";
 
 /**
  * One item a VM. Lock, fence and head lie flat in it, so that one conditional update decides each of
@@ -20,6 +20,9 @@ type Vms = Pick<
     point: RecoveryPoint,
     options: { readonly fence: number; readonly anchor: Head["anchor"] },
   ) => Promise<void>;
+  /** A VM that only a repository tells of; one that is known keeps what an inventory or a newer point says of it. */
+  readonly importVm: (imported: ImportedPoint) => Promise<void>;
+  readonly importHead: (point: RecoveryPoint) => Promise<void>;
   readonly forgetProvider: (providerId: string) => Promise<void>;
 };
 type Head = NonNullable<Vm["head"]>;
@@ -36,6 +39,7 @@ const FlatVm = z.looseObject({
 
 const partitionOfAll = "VM";
 const lockAttemptsMax = 5;
+const importedReason = "imported from a repository; not seen on a provider since";
 /** An index key holds 1024 bytes: a name's first 200 characters are at most 800. */
 const namePrefixMax = 200;
 
@@ -166,6 +170,40 @@ export function createVms(table: Table): Vms {
       throw lost(vmId, jobId);
     },
 
+    async importVm({ point: { vmId, providerId, takenAt }, fence, description }) {
+      const item = {
+        ...indexKeys(vmId, description.name),
+        ...{ vmId, providerId, description, externalId: description.uuid },
+        ...{ power: "unknown", strategy: "ssh-snapshot", strategyReason: importedReason },
+        ...{ gone: true, seenAt: takenAt, fence },
+      };
+      if (await table.put({ ...keyOf(vmId), ...item }, absent)) return;
+      // Attempts of before are behind all that come.
+      await table.update(keyOf(vmId), {
+        set: { fence },
+        if: "#fence < :fence",
+        values: { ":fence": fence },
+      });
+      await table.update(keyOf(vmId), {
+        set: { ...indexKeys(vmId, description.name), description, seenAt: takenAt },
+        if: "#gone = :gone AND #strategyReason = :reason AND #seenAt < :takenAt",
+        values: { ":gone": true, ":reason": importedReason, ":takenAt": takenAt },
+      });
+    },
+
+    async importHead({ vmId, pointId, repositoryId, jobId, takenAt }) {
+      await table.update(keyOf(vmId), {
+        set: {
+          headPointId: pointId,
+          headRepositoryId: repositoryId,
+          headJobId: jobId,
+          headTakenAt: takenAt,
+        },
+        if: "attribute_exists(#PK) AND attribute_not_exists(#lockJobId) AND attribute_not_exists(#headAnchor) AND (attribute_not_exists(#headPointId) OR #headTakenAt < :takenAt)",
+        values: { ":takenAt": takenAt },
+      });
+    },
+
     async forgetProvider(providerId) {
       for (const { vmId } of await listVms({ providerId })) {
         const removed = await table.remove(keyOf(vmId), {
@@ -192,11 +230,14 @@ function nameKey(name: string): string {
   return Array.from(name).slice(0, namePrefixMax).join("");
 }
 
+function indexKeys(vmId: string, name: string): Item {
+  return { GSI1PK: partitionOfAll, GSI1SK: `${nameKey(name)}#${vmId}` };
+}
+
 function inventoryFields(providerId: string, item: InventoryItem): Item {
   const vmId = vmIdOf(providerId, item.externalId);
   return {
-    GSI1PK: partitionOfAll,
-    GSI1SK: `${nameKey(item.description.name)}#${vmId}`,
+    ...indexKeys(vmId, item.description.name),
     providerId,
     externalId: item.externalId,
     description: item.description,
