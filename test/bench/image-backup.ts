@@ -52,6 +52,8 @@ const bench: Bench = {
     RESTIC_CACHE_DIR: join(folder, "restic-cache"),
     BORG_PASSPHRASE: "bench",
     BORG_BASE_DIR: join(folder, "borg-base"),
+    // As the command does it, for the programs of this folder, too: otherwise they compile all sources each time.
+    NODE_COMPILE_CACHE: join(folder, "node-cache"),
   },
 };
 try {
