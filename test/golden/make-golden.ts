@@ -84,5 +84,5 @@ if (import.meta.main) {
   }
   const target = new URL(`${folder}/repository.json`, import.meta.url);
   mkdirSync(new URL(".", target), { recursive: true });
-  writeFileSync(target, `${JSON.stringify(await makeGolden(), null, 1)}\n`, { flag: "wx" });
+  writeFileSync(target, `${JSON.stringify(await makeGolden(), null, 2)}\n`, { flag: "wx" });
 }

@@ -34,6 +34,7 @@ const commands = {
   demo: () => run([node, "test/demo/demo.ts", ...rest]),
   bench: () => run([node, "test/bench/image-backup.ts", ...rest]),
   hunt: () => run([node, "test/simulation/hunt.ts", ...rest]),
+  fuzz: () => run([node, "test/fuzz/fuzz-main.ts", ...rest]),
   "bench:gc": () => run([node, "test/bench/collect-scale.ts", ...rest]),
   "bench:scale": () => run([node, "test/bench/scale-model.ts", ...rest]),
   "bench:index": () => run([node, "test/bench/index-scale.ts", ...rest]),
