@@ -33,8 +33,8 @@ const gibibytes = Number(process.env["BENCH_GIB"] ?? 2);
 type Image = { readonly name: string; readonly path: string; readonly mebibytes: number };
 
 const sections: Readonly<Record<string, (bench: Bench) => Promise<void>>> = {
-  dense: (bench) => imageSection(bench, "dense", gibibytes * 1024),
-  sparse: (bench) => imageSection(bench, "sparse", gibibytes * 3 * 1024),
+  dense: (bench) => imageSection(bench, "dense", Math.round(gibibytes * 1024)),
+  sparse: (bench) => imageSection(bench, "sparse", Math.round(gibibytes * 3 * 1024)),
   sizes: sizesSection,
   changes: changesSection,
   related: relatedSection,
