@@ -1,4 +1,5 @@
-import { isFailure } from "@holdfast/shared/domain/failure";
+import { Failure, isFailure } from "@holdfast/shared/domain/failure";
+import type { ObjectStore } from "@holdfast/shared/ports/object-store";
 import type { Repository } from "@holdfast/shared/repository/repository";
 import { createMemoryObjectStore } from "@holdfast/shared/storage/memory/memory-object-store";
 import { describe, expect, test } from "vitest";
@@ -266,4 +267,40 @@ describe("garbage collection", () => {
     expect(done.removed.bytes).toBe(planned.garbage.bytes);
     expect(planned).toMatchObject({ isDryRun: true, points: { kept: 1, expired: [old] } });
   });
+});
+
+test("a collection merges the index when it has many segments, and what others then look up is found", async () => {
+  const store = createMemoryObjectStore();
+  await createTestRepository(store);
+  const repository = await openAt(store, createTestClock());
+  for (let number = 100; number < 170; number += 1) {
+    await backUp(repository, { vm: `v${number}`, pointId: `p${number}`, disk: diskOf(number) });
+  }
+  expect((await keysOf(store, "index/")).length).toBe(70);
+  const report = await collectNow(repository);
+  expect(report.index.merged).toBe(70);
+  expect((await keysOf(store, "index/")).length).toBe(1);
+  expect((await collectNow(repository)).index.merged).toBe(0);
+  const rootKey = await backUp(repository, { vm: "w", pointId: "w1", disk: diskOf(133) });
+  const { disks } = await repository.readPoint(rootKey);
+  expect(disks.map(({ bytesNew }) => bytesNew)).toEqual([0]);
+});
+
+test("a merge of the index that fails costs nothing", async () => {
+  const store = createMemoryObjectStore();
+  await createTestRepository(store);
+  const repository = await openAt(store, createTestClock());
+  for (let number = 100; number < 170; number += 1) {
+    await backUp(repository, { vm: `v${number}`, pointId: `p${number}`, disk: diskOf(number) });
+  }
+  const full: ObjectStore = {
+    ...store,
+    put: async (key, bytes, options) => {
+      if (key.startsWith("index/")) throw new Failure("storage.no-space", { message: "full" });
+      await store.put(key, bytes, options);
+    },
+  };
+  const report = await collectNow(await openAt(full, createTestClock()));
+  expect([report.state, report.index.merged]).toEqual(["done", 0]);
+  expect((await keysOf(store, "index/")).length).toBe(70);
 });

@@ -408,7 +408,12 @@ export const CollectReport = z.object({
   earlier: z.object({ lists: z.int(), objects: z.int() }),
   removed: z.object({ objects: z.int(), bytes: z.int() }),
   reprieved: z.int(),
-  index: z.object({ rewritten: z.int(), removed: z.int(), unreadable: z.array(z.string()) }),
+  index: z.object({
+    rewritten: z.int(),
+    removed: z.int(),
+    unreadable: z.array(z.string()),
+    merged: z.int(),
+  }),
   waitingFor: z.array(
     z.object({
       sessionId: z.string(),

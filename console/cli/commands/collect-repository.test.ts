@@ -17,7 +17,7 @@ const report: CollectReport = {
   earlier: { lists: 0, objects: 0 },
   removed: { objects: 12, bytes: 3 * 1024 ** 2 },
   reprieved: 0,
-  index: { rewritten: 1, removed: 2, unreadable: [] },
+  index: { rewritten: 1, removed: 2, unreadable: [], merged: 0 },
   waitingFor: [],
   fenced: [],
   locked: [],

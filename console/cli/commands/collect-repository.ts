@@ -133,6 +133,7 @@ function describeCollected(report: CollectReport): string {
     index.rewritten + index.removed > 0,
     `Index: ${index.rewritten} objects written anew, ${index.removed} removed.`,
   );
+  say(index.merged > 0, `Index: ${index.merged} objects merged into fewer.`);
   say(report.reprieved > 0, `${report.reprieved} objects stay: they are needed again.`);
   for (const { sessionId, adopted } of report.fenced) {
     lines.push(

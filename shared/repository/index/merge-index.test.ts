@@ -65,7 +65,7 @@ function makePack(count: number): IndexedPack {
   };
 }
 
-test("merges keep every chunk once, drop doomed packs, and leave nothing of what they replace", async () => {
+test("merges keep every chunk once, and leave nothing of what they replace", async () => {
   await fc.assert(
     fc.asyncProperty(
       fc.array(fc.array(fc.integer({ min: 1, max: 40 }), { minLength: 1, maxLength: 4 }), {
@@ -73,8 +73,7 @@ test("merges keep every chunk once, drop doomed packs, and leave nothing of what
         maxLength: 8,
       }),
       fc.integer({ min: 4, max: 200 }),
-      fc.array(fc.boolean(), { minLength: 32, maxLength: 32 }),
-      async (segments, shardChunks, doom) => {
+      async (segments, shardChunks) => {
         const { store, objects, putSegment, names, contents } = createStore();
         const packs: IndexedPack[] = [];
         const half = Math.ceil(segments.length / 2);
@@ -89,16 +88,7 @@ test("merges keep every chunk once, drop doomed packs, and leave nothing of what
         // The same chunks in a second pack: one of the places must stay.
         const [first] = packs;
         if (first !== undefined) await putSegment([{ ...first, packId: systemRandom(16) }]);
-        const doomed = new Set(
-          packs.filter((_, at) => doom[at]).map(({ packId }) => toHex(packId)),
-        );
-        await mergeIndex({
-          store,
-          objects,
-          newId,
-          shardChunks,
-          isDoomed: (packId) => doomed.has(toHex(packId)),
-        });
+        await mergeIndex({ store, objects, newId, shardChunks });
         const rows = await contents();
         for (const { packId, epoch, records } of packs) {
           for (let row = 0; row < records.count; row += 1) {
@@ -106,8 +96,7 @@ test("merges keep every chunk once, drop doomed packs, and leave nothing of what
             const found = rows.get(id) ?? [];
             rows.delete(id);
             const place = `${toHex(packId)}/${epoch} ${records.offsets[row]} ${records.storedLengths[row]}`;
-            if (packId !== first?.packId)
-              expect(found).toEqual(doomed.has(toHex(packId)) ? [] : [place]);
+            if (packId !== first?.packId) expect(found).toEqual([place]);
             else expect(found.length).toBe(1);
           }
         }

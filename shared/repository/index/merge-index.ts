@@ -16,16 +16,14 @@ import { createShardBuilder, type ShardBuilder } from "./shard-builder.ts";
 
 /**
  * Merges the index: the segments that writers left, and the shards of earlier merges, become shards in which each chunk stands
- * once and no doomed pack is named. What is new is put before what it replaces is removed: a reader of the listing in between
+ * once. What is new is put before what it replaces is removed: a reader of the listing in between
  * finds some chunks twice. Memory: the new segments that one merge takes (`freshChunksMax`), and a shard or two.
  */
 export type MergeIndexOptions = {
-  readonly store: ObjectStore;
+  readonly store: Pick<ObjectStore, "list" | "remove">;
   readonly objects: RepositoryObjects;
   /** 32 hexadecimal digits, of the merging session. */
   readonly newId: () => string;
-  /** Packs that the merged index must not name. Absent: there are none, and shards without news are left as they are. */
-  readonly isDoomed?: ((packId: Uint8Array) => boolean) | undefined;
   readonly freshChunksMax?: number;
   /** Chunks of a shard, about. */
   readonly shardChunks?: number;
@@ -80,7 +78,7 @@ export async function mergeIndex(
       damaged.push(name);
     }
   };
-  const groups = await readFresh(o, taken, groupBits, read);
+  const groups = await readFresh(taken, groupBits, read);
   const removed: string[] = taken.map(({ key }) => key);
   let written = 0;
   let kept = 0;
@@ -89,7 +87,7 @@ export async function mergeIndex(
     const news = groups.get(group);
     groups.delete(group);
     const isSplit = old.some(({ key }) => placeOf(key).bits !== bits);
-    if (news === undefined && !isSplit && old.length <= 1 && o.isDoomed === undefined) continue;
+    if (news === undefined && !isSplit && old.length <= 1) continue;
     const result = await writeGroup(o, { group, groupBits, bits, old, news, read }, options);
     written += result.written;
     kept += result.chunks;
@@ -118,7 +116,6 @@ async function writeGroup(
 ): Promise<{ readonly written: number; readonly chunks: number }> {
   const builders = new Map<number, ShardBuilder>();
   const add: UseIndexRow = (pack, id, offset, storedLength) => {
-    if (o.isDoomed?.(pack.packId) === true) return;
     const prefix = prefixOf(id, bits);
     let builder = builders.get(prefix);
     if (builder === undefined) {
@@ -147,7 +144,6 @@ async function writeGroup(
 
 /** The new segments' chunks, by the group that they belong to. */
 async function readFresh(
-  o: MergeIndexOptions,
   taken: readonly ObjectHead[],
   groupBits: number,
   read: ReadRows,
@@ -155,7 +151,6 @@ async function readFresh(
   const groups = new Map<number, ShardBuilder>();
   for (const { key } of taken) {
     await read(key, (pack, id, offset, storedLength) => {
-      if (o.isDoomed?.(pack.packId) === true) return;
       const group = prefixOf(id, groupBits);
       let builder = groups.get(group);
       if (builder === undefined) {

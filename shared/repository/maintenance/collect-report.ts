@@ -69,6 +69,8 @@ export type CollectReport = {
     readonly rewritten: number;
     readonly removed: number;
     readonly unreadable: readonly string[];
+    /** Objects that were replaced by fewer, because there were many. */
+    readonly merged: number;
   };
   readonly waitingFor: readonly OpenSession[];
   /** Sessions that were silent for so long that they were ended. */

@@ -10,6 +10,7 @@ import { condemn, type ListInWork, openWhenCondemned } from "./condemn.ts";
 import { dropDamagedLists } from "./damaged-lists.ts";
 import { describeRounds, type Round, weigh } from "./describe-rounds.ts";
 import { listRoots } from "./inventory.ts";
+import { mergeWhenDue } from "./merge-when-due.ts";
 import { allOf } from "./plan-collection.ts";
 import {
   isForCollection,
@@ -75,7 +76,9 @@ export async function collect(o: CollectOptions): Promise<CollectReport> {
   });
   try {
     const rounds = await runRounds(o, { collector, watch, options });
-    return { ...describeRounds(rounds), seconds: seconds() };
+    const merged = await mergeWhenDue({ repository, collector, logger }, options);
+    const report = describeRounds(rounds);
+    return { ...report, index: { ...report.index, merged }, seconds: seconds() };
   } finally {
     await endQuietly(collector, watch, logger);
   }

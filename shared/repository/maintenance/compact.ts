@@ -181,9 +181,8 @@ async function readAllRoots(
       roots.push(root);
       continue;
     }
-    const mayCount =
-      isCommitted(rootKey, sessions) ||
-      isOpen(sessions.get(sessionOfRoot(rootKey)?.sessionId ?? ""));
+    const state = sessions.get(sessionOfRoot(rootKey)?.sessionId ?? "");
+    const mayCount = state === undefined || state.endNones.length === 0;
     const isGone =
       isFailure(root, "object.not-found") &&
       (await repository.store.head(rootKey, options)) === undefined;

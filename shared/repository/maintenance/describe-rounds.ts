@@ -64,6 +64,7 @@ export function describeRounds(rounds: readonly Round[]): Omit<CollectReport, "s
       rewritten: sum(({ index }) => index.rewritten),
       removed: sum(({ index }) => index.removed),
       unreadable: all(({ index }) => index.unreadable),
+      merged: 0,
     },
     waitingFor: last.waitingFor,
     fenced: rounds.flatMap(({ fenced }) => fenced),
