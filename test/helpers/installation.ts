@@ -26,6 +26,7 @@ import { createRepository } from "@holdfast/shared/repository/repository";
 import { openObjectStore } from "@holdfast/shared/storage/open-object-store";
 import { type ApiClient, createApiClient } from "../../console/cli/api-client.ts";
 import { environmentOf } from "../../infra/local/provision.ts";
+import type { LimitBook } from "../../mover/limits/limit-book.ts";
 import { createRepositoryOpener } from "../../mover/open-repository.ts";
 import { pollQueue } from "../../mover/tasks/poll-queue.ts";
 import { runTask, tendTask } from "../../mover/tasks/task-runner.ts";
@@ -65,6 +66,7 @@ export type MoverOptions = {
   /** Runs every message so many times at once, as a queue that delivers at least once may. */
   readonly deliveries?: number;
   readonly tasksMax?: number;
+  readonly limits?: Pick<LimitBook, "repository">;
 };
 
 export type RunningMover = { stop(): Promise<void> };
@@ -175,7 +177,7 @@ function startMover(
   catalog: Catalog,
   driver: Driver,
   queueUrl: string,
-  { heartbeatMs = 200, visibilitySeconds = 5, deliveries = 1, tasksMax = 4 }: MoverOptions,
+  { heartbeatMs = 200, visibilitySeconds = 5, deliveries = 1, tasksMax = 4, limits }: MoverOptions,
 ): RunningMover {
   const stop = new AbortController();
   const moverId = `test-${Buffer.from(systemRandom(4)).toString("hex")}`;
@@ -193,6 +195,7 @@ function startMover(
         catalog,
         parameters: createSsmParameters(createSsmClient()),
         logger,
+        ...(limits && { limits }),
       }),
     },
     queue,
