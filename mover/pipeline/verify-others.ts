@@ -7,7 +7,7 @@ import { readRelocation, relocationFolder } from "@holdfast/shared/repository/pa
 import type { Repository } from "@holdfast/shared/repository/repository";
 import {
   isOpen,
-  type SessionState,
+  isUnexplained,
   type SessionStates,
   sessionOfRoot,
 } from "@holdfast/shared/repository/session/session-state";
@@ -33,7 +33,7 @@ export async function verifyRoots({ repository, report, signal }: Looking): Prom
     if (its === undefined) continue;
     roots.add(`${its.sessionId}${its.rootEnd}`);
     const session = sessions.get(its.sessionId);
-    if (isBereft(session)) {
+    if (isUnexplained(key, sessions)) {
       report.object(
         key,
         `is no recovery point: objects of its session, which would say so, were removed; put sessions/${its.sessionId}/ back if the storage still has them`,
@@ -68,11 +68,6 @@ export async function verifyRoots({ repository, report, signal }: Looking): Prom
     );
   }
   return sessions;
-}
-
-/** Nothing says that the session began, nor that it ended without a point: a root of it cannot be judged. */
-function isBereft(state: SessionState | undefined): boolean {
-  return state === undefined || (state.starts.length === 0 && state.endNones.length === 0);
 }
 
 async function rootOfEnd(

@@ -76,6 +76,10 @@ export async function collectIn(
     logger,
     signal,
   });
+  for (const { rootKey } of report.unexplained) {
+    const message = `${rootKey} is no recovery point any more: objects of its session are gone`;
+    context.emit({ type: "warning", message });
+  }
   for (const name of report.missingPacks) {
     context.emit({ type: "warning", message: `${name} is missing, and a recovery point needs it` });
   }
@@ -95,6 +99,7 @@ export async function collectIn(
     waitingFor: [...report.waitingFor],
     fenced: report.fenced.map((its) => ({ ...its, adopted: [...its.adopted] })),
     locked: [...report.locked],
+    unexplained: [...report.unexplained],
     missingPacks: [...report.missingPacks],
     unknown: { ...report.unknown, names: [...report.unknown.names] },
   };

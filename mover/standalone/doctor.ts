@@ -3,6 +3,7 @@ import { type Failure, isFailure } from "@holdfast/shared/domain/failure";
 import type { ObjectStoreSupports } from "@holdfast/shared/ports/object-store";
 import { configName, decodeConfig } from "@holdfast/shared/repository/format/config";
 import type { Repository } from "@holdfast/shared/repository/repository";
+import { isUnexplained, sessionOfRoot } from "@holdfast/shared/repository/session/session-state";
 import { danger, type Finding, note, warning } from "@holdfast/shared/storage/finding";
 import { inspectStorage, openObjectStore } from "@holdfast/shared/storage/open-object-store";
 import { hiddenObjects } from "@holdfast/shared/storage/recover-versions";
@@ -42,6 +43,7 @@ export async function doctor(
     looks.push(
       () => checkLocks(repository, signal),
       () => checkPoints(repository, signal),
+      () => checkSessions(repository, signal),
     );
   }
   for (const look of looks) {
@@ -156,6 +158,29 @@ async function checkPoints(
   if (unreadable.length === 0) return found;
   const what = `${unreadable.length} recovery points cannot be read: ${some(unreadable)}`;
   return [...found, danger("points-unreadable", what, "See `holdfast repository verify`.")];
+}
+
+/** Roots that nothing explains: a lifecycle rule on `sessions/`, or somebody, takes points away. */
+async function checkSessions(
+  { store, sessions }: Repository,
+  signal: AbortSignal,
+): Promise<readonly Finding[]> {
+  const roots: string[] = [];
+  for await (const { key } of store.list("points/", { signal })) {
+    if (sessionOfRoot(key) !== undefined) roots.push(key);
+  }
+  // After the roots: their sessions began before.
+  const states = await sessions.list({ signal });
+  const unexplained: string[] = [];
+  for (const rootKey of roots.filter((key) => isUnexplained(key, states))) {
+    // A collection may have cleared both away since.
+    if ((await store.head(rootKey, { signal })) !== undefined) unexplained.push(rootKey);
+  }
+  if (unexplained.length === 0) return [];
+  const what = `${unexplained.length} roots are no recovery points (any more), for objects under sessions/ are gone: ${some(unexplained)}`;
+  const remedy =
+    "Collections keep them for 14 days. End what removes objects (a lifecycle rule?), put sessions/ back from the storage's versions, or see `holdfast repository adopt-root`.";
+  return [danger("points-unexplained", what, remedy)];
 }
 
 type Attempt<Value> =

@@ -427,6 +427,15 @@ export const CollectReport = z.object({
   locked: z.array(
     z.object({ key: z.string(), until: z.string().optional(), legalHold: z.boolean() }),
   ),
+  unexplained: z.array(
+    z.object({
+      rootKey: z.string(),
+      vmName: z.string(),
+      pointId: z.string(),
+      takenAt: z.string(),
+      keptForSeconds: z.int(),
+    }),
+  ),
   missingPacks: z.array(z.string()),
   halfEmpty: z.object({ packs: z.int(), bytes: z.int(), neededBytes: z.int() }),
   unknown: z.object({ count: z.int(), names: z.array(z.string()) }),

@@ -22,6 +22,7 @@ const report: CollectReport = {
   fenced: [],
   locked: [],
   missingPacks: [],
+  unexplained: [],
   halfEmpty: { packs: 0, bytes: 0, neededBytes: 0 },
   unknown: { count: 0, names: [] },
   seconds: 2,

@@ -94,7 +94,8 @@ const reasons: Readonly<Record<string, string>> = {
 
 export function printCollected(context: Context, report: CollectReport): ExitCode {
   if (!context.settings.json) context.stdout.write(describeCollected(report));
-  const isDone = report.state === "done" && report.missingPacks.length === 0;
+  const isWell = report.missingPacks.length + report.unexplained.length === 0;
+  const isDone = report.state === "done" && isWell;
   return isDone || report.isDryRun ? exitCodes.done.code : exitCodes.warnings.code;
 }
 
@@ -147,6 +148,11 @@ function describeCollected(report: CollectReport): string {
     report.locked.length > 20,
     `LOCKED   and ${report.locked.length - 20} more; --json lists them`,
   );
+  for (const { rootKey, vmName, takenAt, keptForSeconds } of report.unexplained) {
+    lines.push(
+      `ALARM    ${rootKey} (${vmName}, ${takenAt}) is no point any more: who or what removed objects under sessions/? Put them back from the storage's versions, or see \`repository adopt-root\`; it goes in ${formatDuration(keptForSeconds)}`,
+    );
+  }
   for (const name of report.missingPacks) lines.push(`MISSING  ${name}: a point needs it`);
   say(
     halfEmpty.packs > 0,

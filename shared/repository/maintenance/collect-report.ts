@@ -37,6 +37,17 @@ export type OpenSession = {
   readonly silentForSeconds: number;
 };
 
+export type UnexplainedRoot = {
+  readonly rootKey: string;
+  /** Empty when the root is sealed under a key that is not known here. */
+  readonly vmName: string;
+  readonly pointId: string;
+  /** ISO 8601. */
+  readonly takenAt: string;
+  /** At least; after that the root is garbage. */
+  readonly keptForSeconds: number;
+};
+
 /** What a collection found and did; of a dry run, what it would do. */
 export type CollectReport = {
   readonly isDryRun: boolean;
@@ -79,6 +90,8 @@ export type CollectReport = {
     readonly adopted: readonly string[];
   }[];
   readonly locked: readonly LockedObject[];
+  /** Roots that are no points because objects of their sessions are gone: they and what they need stay for now. An alarm. */
+  readonly unexplained: readonly UnexplainedRoot[];
   /** Packs that points need and that are not there. */
   readonly missingPacks: readonly string[];
   /** Worth compacting: packs of which little is needed, at least. */

@@ -224,7 +224,7 @@ async function removeFinished(
   const { options } = context;
   const again = await survey.lookAgain(options);
   const lists = await thoseStillThere(o.repository, finished, options);
-  const kept = new Set(again.judged.kept);
+  const kept = new Set([...again.judged.kept, ...again.judged.unexplained]);
   const total = lists.reduce((sum, { list }) => sum + sizeOfList(list), 0);
   const removal = {
     ...removerOf(o, context, total),

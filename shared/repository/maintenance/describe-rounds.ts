@@ -69,6 +69,7 @@ export function describeRounds(rounds: readonly Round[]): Omit<CollectReport, "s
     waitingFor: last.waitingFor,
     fenced: rounds.flatMap(({ fenced }) => fenced),
     locked,
+    unexplained: last.survey.unexplained,
     missingPacks: last.survey.missingPacks,
     halfEmpty: halfEmptyPacks(last.survey),
     unknown: inventory.unknown,

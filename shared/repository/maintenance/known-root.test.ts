@@ -1,4 +1,5 @@
-import { expect, test } from "vitest";
+import { describe, expect, test } from "vitest";
+import { Failure } from "../../domain/failure.ts";
 import type { SessionState } from "../session/session-state.ts";
 import { judgeRoots, type KnownRoot } from "./known-root.ts";
 
@@ -33,12 +34,13 @@ function judge(
     known: new Map(known),
     expiring: new Set(),
     pinned: new Set(),
+    hasLapsed: () => false,
     ...more,
     rootKeys,
   });
 }
 
-const none = { kept: [], expired: [], held: [], superseded: [] };
+const none = { kept: [], expired: [], held: [], superseded: [], unexplained: [] };
 
 test("an end makes a root a point, an end without a point unmakes all of them", () => {
   const key = rootKey("a", "1");
@@ -53,8 +55,49 @@ test("of a session that is open nothing is judged", () => {
 
 test("a root whose session is unknown goes only if it was there before the sessions were listed", () => {
   const key = rootKey("a", "1");
-  expect(judge([], [root(key)])).toEqual({ ...none, superseded: [key] });
+  const damaged = new Error("damaged");
+  expect(judge([], [[key, damaged]])).toEqual({ ...none, superseded: [key] });
+  expect(judge([], [[key, damaged]], { before: new Set() })).toEqual(none);
   expect(judge([], [root(key)], { before: new Set() })).toEqual(none);
+});
+
+describe("an authentic root whose session is not there", () => {
+  const key = rootKey("a", "1");
+  const startless = session("a", { ...endOf("1"), starts: [] });
+
+  test("stays until it has been seen for long enough", () => {
+    expect(judge([], [root(key)])).toEqual({ ...none, unexplained: [key] });
+    expect(judge([startless], [root(key)])).toEqual({ ...none, unexplained: [key] });
+    const lapsed = judge([], [root(key)], { hasLapsed: (its) => its === key });
+    expect(lapsed).toEqual({ ...none, superseded: [key] });
+  });
+
+  test("stays also when only another key may open it", () => {
+    const other = new Failure("repository.epoch-unknown", { message: "another key" });
+    expect(judge([], [[key, other]])).toEqual({ ...none, unexplained: [key] });
+  });
+
+  test("goes when a word is left that it is no point, or it is to go", () => {
+    const failed = session("a", { endNones: ["none"], starts: [] });
+    expect(judge([failed], [root(key)])).toEqual({ ...none, superseded: [key] });
+    const expiring = judge([], [root(key)], { expiring: new Set([key]) });
+    expect(expiring).toEqual({ ...none, superseded: [key] });
+  });
+
+  test("goes when its point has another attempt that counts, and stays when that is an earlier one", () => {
+    const point = rootKey("b", "2");
+    const counting = [session("b", endOf("2"))] as const;
+    expect(judge(counting, [root(key, "p", 1), root(point, "p", 1)])).toEqual({
+      ...none,
+      kept: [point],
+      superseded: [key],
+    });
+    expect(judge(counting, [root(key, "p", 2), root(point, "p", 1)])).toEqual({
+      ...none,
+      kept: [point],
+      unexplained: [key],
+    });
+  });
 });
 
 test("another attempt of a session whose point stays may still be committed: it stays, too", () => {

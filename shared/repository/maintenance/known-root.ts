@@ -5,6 +5,7 @@ import type { Repository } from "../repository.ts";
 import {
   isCommitted,
   isOpen,
+  isUnexplained,
   type SessionStates,
   sessionOfRoot,
 } from "../session/session-state.ts";
@@ -33,13 +34,15 @@ export type RootsJudged = {
   readonly held: readonly string[];
   /** Not points: attempts of sessions that have ended, or of points of which a later attempt counts. */
   readonly superseded: readonly string[];
+  /** Not points, and nothing is left that says why: what they need stays for `unexplainedRootMs`. */
+  readonly unexplained: readonly string[];
 };
 
-/** Roots that cannot be read come back as the failure that says why. */
+/** Roots that cannot be read come back as the failure that says why. Fails with `repository.epoch-unknown`, unless `alsoOtherEpochs`. */
 export async function readRoots(
   repository: Repository,
   rootKeys: Iterable<string>,
-  options: CallOptions,
+  { alsoOtherEpochs = false, ...options }: CallOptions & { readonly alsoOtherEpochs?: boolean },
 ): Promise<ReadonlyMap<string, KnownRoot | Error>> {
   const known = new Map<string, KnownRoot | Error>();
   await inParallel(rootKeys, { inFlightMax: readsInFlight }, async (rootKey) => {
@@ -62,7 +65,8 @@ export async function readRoots(
       });
     } catch (error) {
       const isDamage = isFailure(error, "object.corrupt") || isFailure(error, "object.not-found");
-      if (!isDamage) throw error;
+      const isOther = alsoOtherEpochs && isFailure(error, "repository.epoch-unknown");
+      if (!isDamage && !isOther) throw error;
       known.set(rootKey, error);
     }
   });
@@ -71,7 +75,7 @@ export async function readRoots(
 
 /**
  * Decides by names and states alone, plus the readable roots' fields for attempts at one point. `known` must have every root that is
- * committed. A root that is not listed any more is nobody's concern.
+ * committed or unexplained. A root that is not listed any more is nobody's concern.
  */
 export function judgeRoots(o: {
   readonly rootKeys: Iterable<string>;
@@ -81,16 +85,19 @@ export function judgeRoots(o: {
   readonly known: ReadonlyMap<string, KnownRoot | Error>;
   readonly expiring: ReadonlySet<string>;
   readonly pinned: ReadonlySet<string>;
+  /** Unexplained roots that were seen for long enough. */
+  readonly hasLapsed: (rootKey: string) => boolean;
 }): RootsJudged {
   const { sessions, known } = o;
   const expiring = withEarlierAttempts(o.expiring, known);
-  const counting = countingRoots(
-    new Map([...known].filter(([rootKey]) => isCommitted(rootKey, sessions))),
-  );
+  const committed = new Map([...known].filter(([rootKey]) => isCommitted(rootKey, sessions)));
+  const fences = highestFences(committed);
+  const counting = countingRoots(committed, fences);
   const kept: string[] = [];
   const expired: string[] = [];
   const held: string[] = [];
   const superseded: string[] = [];
+  const unexplained: string[] = [];
   const undecided: string[] = [];
   const keptSessions = new Set<string>();
   for (const rootKey of o.rootKeys) {
@@ -116,9 +123,25 @@ export function judgeRoots(o: {
     if (isOpen(sessions.get(sessionId))) continue;
     if (keptSessions.has(sessionId)) {
       if (isReadable(known.get(rootKey))) kept.push(rootKey);
-    } else if (o.before.has(rootKey)) superseded.push(rootKey);
+      continue;
+    }
+    if (!o.before.has(rootKey)) continue;
+    const mayBeKept =
+      isUnexplained(rootKey, sessions) && !expiring.has(rootKey) && !o.hasLapsed(rootKey);
+    const isKept = mayBeKept && mayBeWanted(known.get(rootKey), fences);
+    (isKept ? unexplained : superseded).push(rootKey);
   }
-  return { kept, expired, held, superseded };
+  return { kept, expired, held, superseded, unexplained };
+}
+
+/** It is authentic, or may be by another key, and its point has no attempt that counts instead. */
+function mayBeWanted(
+  root: KnownRoot | Error | undefined,
+  fences: ReadonlyMap<string, number>,
+): boolean {
+  if (root === undefined) return false;
+  if (root instanceof Error) return isFailure(root, "repository.epoch-unknown");
+  return root.fence > (fences.get(pointOf(root)) ?? -1);
 }
 
 /** All of a point's attempts up to the one that expires; otherwise an earlier one would be the point again. */
@@ -145,18 +168,25 @@ function withEarlierAttempts(
  * The attempts of each point that have its highest fence: readers take one of these. Where there are several, the catalog may have noted any
  * of them, so all stay. What cannot be read counts.
  */
-function countingRoots(known: ReadonlyMap<string, KnownRoot | Error>): ReadonlySet<string> {
+function countingRoots(
+  known: ReadonlyMap<string, KnownRoot | Error>,
+  fences: ReadonlyMap<string, number>,
+): ReadonlySet<string> {
+  const counting = new Set<string>();
+  for (const [rootKey, root] of known) {
+    if (root instanceof Error || root.fence === fences.get(pointOf(root))) counting.add(rootKey);
+  }
+  return counting;
+}
+
+function highestFences(known: ReadonlyMap<string, KnownRoot | Error>): ReadonlyMap<string, number> {
   const fences = new Map<string, number>();
   for (const root of known.values()) {
     if (root instanceof Error) continue;
     const point = pointOf(root);
     fences.set(point, Math.max(root.fence, fences.get(point) ?? root.fence));
   }
-  const counting = new Set<string>();
-  for (const [rootKey, root] of known) {
-    if (root instanceof Error || root.fence === fences.get(pointOf(root))) counting.add(rootKey);
-  }
-  return counting;
+  return fences;
 }
 
 function isReadable(root: KnownRoot | Error | undefined): boolean {

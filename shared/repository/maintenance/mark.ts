@@ -22,7 +22,13 @@ export type Marker = {
   /** Relocations that lead to what a point needs. */
   readonly neededRelocations: ReadonlySet<string>;
   /** Those that were marked already are left out. Fails with `collect.damaged`. */
-  readonly mark: (roots: Iterable<KnownRoot>, options: CallOptions) => Promise<void>;
+  readonly mark: (
+    roots: Iterable<KnownRoot>,
+    options: CallOptions & {
+      /** Records may be missing: the root is no point. What cannot be read fails all the same. */
+      readonly alsoIncomplete?: boolean;
+    },
+  ) => Promise<void>;
 };
 
 export function createMarker(o: {
@@ -49,7 +55,10 @@ export function createMarker(o: {
     if (isOld) tables.pack.set(row, flags.oldEpoch);
   }
 
-  async function readRecord(recordKey: string, options: CallOptions): Promise<void> {
+  async function readRecord(
+    recordKey: string,
+    { alsoIncomplete = false, ...options }: Parameters<Marker["mark"]>[1],
+  ): Promise<void> {
     try {
       const needs = packNeeds(await repository.objects.get(recordKey, "disk-record", options));
       recordNumber += 1;
@@ -61,6 +70,7 @@ export function createMarker(o: {
       }
       await o.onRead({ recordsRead: recordNumber });
     } catch (error) {
+      if (alsoIncomplete && isFailure(error, "object.not-found")) return;
       throw asDamage(error, recordKey);
     }
   }

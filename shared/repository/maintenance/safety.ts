@@ -68,5 +68,11 @@ export const removalsInFlight = 4;
 /** What a probe left under `probe/` goes when an earlier collection saw it at least this long ago: probes take a minute. */
 export const probeAgeMsMin = 3_600_000;
 
+/**
+ * A root whose session's objects are gone stays this long after a collection saw it first. Its point may be restored only by people: they have to
+ * read the alarm of a nightly job, be back from a holiday, and decide. It guards against others than us, so it is time that ends it.
+ */
+export const unexplainedRootMs = 14 * 24 * 3_600_000;
+
 /** Rounds of one run: sessions that were fenced while it waited leave garbage, which the next round takes. */
 export const roundsMax = 3;

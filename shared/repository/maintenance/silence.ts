@@ -24,7 +24,13 @@ export type SilenceWatch = {
   /** What earlier collections saw under `probe/`, and when first, in milliseconds since 1970 on their clocks. */
   readonly probesSeen: ReadonlyMap<string, number>;
   readonly seeProbes: (folders: Iterable<string>) => void;
+  /** Roots that nothing explains, now. */
+  readonly seeRoots: (rootKeys: Iterable<string>) => void;
+  /** Since when collections have seen it so: at least this long, in milliseconds. 0 when `seeRoots` was not told of it. */
+  readonly rootSeenMs: (rootKey: string) => number;
 };
+
+type Since = Pick<Sight, "sinceMs" | "observer">;
 
 type Sight = {
   readonly signs: string;
@@ -40,6 +46,9 @@ const Note = z.object({
     z.object({ signs: z.string().max(64), sinceMs: z.int(), observer: z.string().max(256) }),
   ),
   probes: z.record(z.string().max(64), z.int()),
+  roots: z
+    .record(z.string().max(512), z.object({ sinceMs: z.int(), observer: z.string().max(256) }))
+    .default({}),
 });
 const stem = "condemned/seen-";
 const entriesMax = 10_000;
@@ -54,6 +63,7 @@ export async function watchSilence(
   const names = createSignedNames(secrets, repository.random);
   const noted = new Map<string, Sight>();
   const probesSeen = new Map<string, number>();
+  const rootsNoted = new Map<string, Since>();
   const read: string[] = [];
   for await (const { key } of store.list(stem, options)) {
     if (names.stemOf(key) !== stem) continue;
@@ -66,11 +76,16 @@ export async function watchSilence(
     for (const [folder, atMs] of Object.entries(note?.probes ?? {})) {
       probesSeen.set(folder, Math.min(atMs, probesSeen.get(folder) ?? atMs));
     }
+    for (const [rootKey, since] of Object.entries(note?.roots ?? {})) {
+      const known = rootsNoted.get(rootKey);
+      if (known === undefined || since.sinceMs > known.sinceMs) rootsNoted.set(rootKey, since);
+    }
   }
   let own: string | undefined;
   let sleptMs = 0;
   let seen = new Map<string, Sight & { readonly sleptMs: number }>();
   let probes = new Map<string, number>();
+  let roots = new Map<string, Since>();
 
   async function readNote(key: string): Promise<z.infer<typeof Note> | undefined> {
     try {
@@ -124,15 +139,36 @@ export async function watchSilence(
         if (probes.size < entriesMax) probes.set(folder, probesSeen.get(folder) ?? clock.now());
       }
     },
+    seeRoots: (rootKeys) => {
+      const now = { sinceMs: clock.now(), observer };
+      const next: typeof roots = new Map();
+      for (const rootKey of rootKeys) {
+        if (next.size >= entriesMax) break;
+        const noted = roots.get(rootKey) ?? rootsNoted.get(rootKey) ?? now;
+        next.set(rootKey, noted.sinceMs <= now.sinceMs ? noted : now);
+      }
+      roots = next;
+    },
+    rootSeenMs: (rootKey) => {
+      const since = roots.get(rootKey);
+      if (since === undefined) return 0;
+      const margin = since.observer === observer ? 0 : silenceMarginMs;
+      return Math.max(0, clock.now() - since.sinceMs - margin);
+    },
     save: async (its) => {
-      if (seen.size > 0 || probes.size > 0) {
+      if (seen.size > 0 || probes.size > 0 || roots.size > 0) {
         const sessions = Object.fromEntries(
           Array.from(seen, ([id, { signs, sinceMs, observer: whose }]) => [
             id,
             { signs, sinceMs, observer: whose },
           ]),
         );
-        const note = { v: 1, sessions, probes: Object.fromEntries(probes) };
+        const note = {
+          v: 1,
+          sessions,
+          probes: Object.fromEntries(probes),
+          roots: Object.fromEntries(roots),
+        };
         const bytes = Buffer.from(JSON.stringify(note), "utf8");
         await objects.put(names.sign(stem), "condemned", bytes, its);
       }

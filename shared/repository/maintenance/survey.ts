@@ -6,16 +6,18 @@ import type { CondemnedList } from "../session/condemned.ts";
 import {
   isCommitted,
   isOpen,
+  isUnexplained,
   type SessionStates,
   sessionOfRoot,
 } from "../session/session-state.ts";
+import type { UnexplainedRoot } from "./collect-report.ts";
 import { readStartOf } from "./collector-session.ts";
 import { inParallel } from "./in-parallel.ts";
 import { type Inventory, listRoots, takeInventory, unreliable } from "./inventory.ts";
 import { judgeRoots, type KnownRoot, type RootsJudged, readRoots } from "./known-root.ts";
 import { asDamage, createMarker, findMissingPacks, type Marker } from "./mark.ts";
 import { type CollectionPlan, packIdOf, planCollection } from "./plan-collection.ts";
-import { condemnedMax, probeAgeMsMin, readsInFlight } from "./safety.ts";
+import { condemnedMax, probeAgeMsMin, readsInFlight, unexplainedRootMs } from "./safety.ts";
 import type { SilenceWatch } from "./silence.ts";
 import { parseStoredName } from "./stored-name.ts";
 import { readVerified } from "./verified.ts";
@@ -29,6 +31,7 @@ export type Survey = {
   readonly marker: Marker;
   readonly plan: CollectionPlan;
   readonly missingPacks: readonly string[];
+  readonly unexplained: readonly UnexplainedRoot[];
   /** Judges the roots afresh and marks what is new, for a last look before anything goes. */
   readonly lookAgain: (options: CallOptions) => Promise<Again>;
   /** Marks what these need, too. What does not open needs nothing: it was given up. */
@@ -72,6 +75,8 @@ export async function surveyRepository(
   // Who pins what was condemned before is waited for, or has been refused.
   for (const rootKey of condemnedRoots) pinned.delete(rootKey);
   const known = new Map(await readJudgeable(repository, inventory.roots, sessions, options));
+  watch.seeRoots([...inventory.roots.keys()].filter((rootKey) => isUnexplained(rootKey, sessions)));
+  const hasLapsed = (rootKey: string): boolean => watch.rootSeenMs(rootKey) >= unexplainedRootMs;
   const judged = judgeRoots({
     rootKeys: inventory.roots.keys(),
     before: inventory.rootsBefore,
@@ -79,6 +84,7 @@ export async function surveyRepository(
     known,
     expiring,
     pinned,
+    hasLapsed,
   });
   const onRead = async ({ recordsRead }: { readonly recordsRead: number }): Promise<void> => {
     o.onMarked(recordsRead);
@@ -86,6 +92,9 @@ export async function surveyRepository(
   };
   const marker = createMarker({ repository, inventory, onRead });
   await marker.mark(readable(known, judged.kept), options);
+  // Before what is no point is marked, too: of that, packs may be missing.
+  const missingPacks = await findMissingPacks(repository, inventory, options);
+  await markUnexplained(marker, known, judged, options);
   const plan = planCollection({
     inventory,
     judged,
@@ -103,7 +112,10 @@ export async function surveyRepository(
     known,
     marker,
     plan,
-    missingPacks: await findMissingPacks(repository, inventory, options),
+    missingPacks,
+    unexplained: judged.unexplained.map((rootKey) =>
+      describeUnexplained(rootKey, known.get(rootKey), watch),
+    ),
     lookAgain: async (its) => {
       // The order of the inventory: what had ended when the sessions were listed has its roots among those listed after.
       const now = await repository.sessions.list(its);
@@ -120,8 +132,10 @@ export async function surveyRepository(
         known,
         expiring,
         pinned: new Set(judged.held),
+        hasLapsed,
       });
       await marker.mark(readable(known, again.kept), its);
+      await markUnexplained(marker, known, again, its);
       return { sessions: now, judged: again, roots };
     },
     keep: async (rootKeys, its) => {
@@ -189,7 +203,32 @@ async function pinsOf(
   return pinned;
 }
 
-/** Points, and attempts of sessions that have one. */
+/** What does not open, but may by another key, needs what nobody knows: it is kept itself, and named. */
+async function markUnexplained(
+  marker: Marker,
+  known: ReadonlyMap<string, KnownRoot | Error>,
+  { unexplained }: RootsJudged,
+  options: CallOptions,
+): Promise<void> {
+  const roots = unexplained.flatMap((rootKey) => {
+    const root = known.get(rootKey);
+    return root === undefined || root instanceof Error ? [] : [root];
+  });
+  await marker.mark(roots, { ...options, alsoIncomplete: true });
+}
+
+function describeUnexplained(
+  rootKey: string,
+  root: KnownRoot | Error | undefined,
+  watch: SilenceWatch,
+): UnexplainedRoot {
+  const keptForSeconds = Math.ceil((unexplainedRootMs - watch.rootSeenMs(rootKey)) / 1000);
+  const unnamed = { vmName: "", pointId: "", takenAt: "" };
+  const { vmName, pointId, takenAt } = root === undefined || root instanceof Error ? unnamed : root;
+  return { rootKey, vmName, pointId, takenAt, keptForSeconds };
+}
+
+/** Points, attempts of sessions that have one, and those that nothing explains. */
 async function readJudgeable(
   repository: Repository,
   roots: ReadonlyMap<string, number>,
@@ -201,7 +240,10 @@ async function readJudgeable(
     const hasPoint = state !== undefined && state.ends.size > 0 && state.endNones.length === 0;
     return isCommitted(rootKey, sessions) || hasPoint;
   });
-  return await readRoots(repository, rootKeys, options);
+  const known = await readRoots(repository, rootKeys, options);
+  const unexplained = [...roots.keys()].filter((rootKey) => isUnexplained(rootKey, sessions));
+  const those = await readRoots(repository, unexplained, { ...options, alsoOtherEpochs: true });
+  return new Map([...known, ...those]);
 }
 
 /** Fails with `collect.damaged` for the first that could not be read. */

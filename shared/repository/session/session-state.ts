@@ -58,6 +58,15 @@ export function isCommitted(rootKey: string, sessions: SessionStates): boolean {
   );
 }
 
+/**
+ * Nothing is left that says why it is no point: no start, and no word that it has none. Whoever clears a session away removes its roots before its
+ * start, so either somebody else removed objects of the session, or its writer woke up long after that and put the root.
+ */
+export function isUnexplained(rootKey: string, sessions: SessionStates): boolean {
+  const state = sessions.get(sessionOfRoot(rootKey)?.sessionId ?? "");
+  return state === undefined || (state.starts.length === 0 && state.endNones.length === 0);
+}
+
 type Building = {
   readonly sessionId: string;
   readonly starts: string[];
