@@ -276,8 +276,11 @@ touch /run/stop; sleep 1; sync; umount /mnt/vd*
 case "$*" in *-r*) reboot -f;; *) poweroff -f;; esac
 `;
 
-/** Kernel and initial RAM disk, once per host folder. */
-async function buildBoot(host: KvmHost, say: (line: string) => void): Promise<void> {
+/** Kernel and initial RAM disk in `boot/`, once per host folder; the latter has busybox and virtio modules. */
+export async function buildBoot(
+  host: Pick<KvmHost, "folder">,
+  say: (line: string) => void,
+): Promise<void> {
   const boot = join(host.folder, "boot");
   if (
     await access(join(boot, "initrd")).then(
