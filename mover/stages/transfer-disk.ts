@@ -124,7 +124,7 @@ async function transfer(attempt: Attempt): Promise<TransferResult> {
 }
 
 /** The disk's record in the point that this job builds on; undefined when there is none or it cannot be read. */
-async function previousRecord(
+export async function previousRecord(
   context: StageContext,
   own: Session,
   repository: Repository,
@@ -138,7 +138,7 @@ async function previousRecord(
   try {
     const isUsable = await repository.sessions.isUsablePoint(own, rootKey, { signal });
     if (!isUsable) {
-      await tell(context, "warn", `recovery point ${pointId} is being removed from the repository`);
+      await tellUnusable(context, own, { pointId, rootKey });
       return undefined;
     }
     const point = await repository.readPoint(rootKey, { signal });
@@ -154,4 +154,21 @@ async function previousRecord(
     );
     return undefined;
   }
+}
+
+/** That a whole repository was set back to an earlier time nothing in it can tell: the catalog knows the points that it had. */
+async function tellUnusable(
+  context: StageContext,
+  own: Session,
+  { pointId, rootKey }: { readonly pointId: string; readonly rootKey: string },
+): Promise<void> {
+  if (own.condemned.roots.has(rootKey)) {
+    await tell(context, "warn", `recovery point ${pointId} is being removed from the repository`);
+    return;
+  }
+  await tell(
+    context,
+    "error",
+    `recovery point ${pointId} is known here and is not in the repository any more (${rootKey}): it was removed without this control plane, or the storage was set back to an earlier time; "holdfast repository verify" and "doctor" say more`,
+  );
 }

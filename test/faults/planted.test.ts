@@ -92,41 +92,37 @@ async function everythingWorks(repository: Repository): Promise<void> {
   expect((await restoreAll(repository, all)).slice().sort()).toEqual([...all.keys()]);
 }
 
-describe("T26: what a forger plants is ignored and reported", () => {
-  test.each(bodies)("in every folder, with a body of %s", async (what) => {
-    for (const name of names) {
-      const store = await copyStore(base);
-      await store.put(name, await bodyFor(name, what));
-      const repository = await openAt(store, createTestClock());
-      try {
-        await everythingWorks(repository);
-      } catch (error) {
-        throw new Error(`${name} with a body of ${what}: ${String(error)}`, { cause: error });
-      }
-    }
-  });
-});
+/** In every folder at once: whatever stops on one of them stops here. */
+async function plant(what: (typeof bodies)[number]): Promise<ObjectStore> {
+  const store = await copyStore(base);
+  for (const name of names) await store.put(name, await bodyFor(name, what));
+  return store;
+}
 
-test("T26: whatever is planted is named by verify, gc, keys or the log, and damages no point", async () => {
-  for (const what of bodies) {
-    for (const name of names) {
-      const store = await copyStore(base);
-      await store.put(name, await bodyFor(name, what));
+describe("T26: what a forger plants in every folder", () => {
+  test.each(bodies)("is ignored, with a body of %s", async (what) => {
+    await everythingWorks(await openAt(await plant(what), createTestClock()));
+  });
+
+  test.each(bodies)(
+    "is named by verify, gc, keys or the log, and damages no point, with a body of %s",
+    async (what) => {
       const logged: string[] = [];
       const warn = (event: string, details: object = {}): unknown =>
         logged.push(`${event} ${JSON.stringify(details)}`);
       const logger = { ...silentLogger, warn };
+      const store = await plant(what);
       const opening = { store, passphrase, clock: createTestClock(), random: systemRandom, logger };
       const repository = await openRepository(opening);
       const verified = await verify(repository, { logger });
-      expect(verified.damagedPoints, name).toEqual([]);
+      expect(verified.damagedPoints).toEqual([]);
       const { unknown, garbage } = await collectNow(repository, { isDryRun: true, logger });
       const { damagedObjects, harmless } = verified;
       const keys = await (await openRepositoryKeys(opening)).list();
-      const told = [damagedObjects, harmless, unknown, garbage, keys, logged];
-      expect(JSON.stringify(told), `${name} with ${what}`).toContain(name);
-    }
-  }
+      const told = JSON.stringify([damagedObjects, harmless, unknown, garbage, keys, logged]);
+      expect(names.filter((name) => !told.includes(name))).toEqual([]);
+    },
+  );
 });
 
 describe("T06: the operator of the store", () => {
