@@ -7,16 +7,21 @@ import { runSeed } from "./world.ts";
 /** `npm run hunt` runs thousands; these show on every change that nothing common is broken. */
 const seeds = 12;
 const operations = 60;
+const mutantSeedsMax = 60;
+/** Some ten seconds of work; a busy machine has other things to do. */
+const timeout = 600_000;
 
 describe("simulation of the repository", () => {
-  test("points stay whole, garbage goes, everything ends: whatever the seed", async () => {
+  test("points stay whole, garbage goes, everything ends: whatever the seed", {
+    timeout,
+  }, async () => {
     for (let seed = 1; seed <= seeds; seed += 1) {
       const { failure } = await runSeed({ seed, operations });
       expect(failure && `npm run hunt -- --seed ${seed} --log: ${failure.message}`).toBe(undefined);
     }
   });
 
-  test("a seed is one history: the same log every time", async () => {
+  test("a seed is one history: the same log every time", { timeout }, async () => {
     const [first, second, other] = [
       await runSeed({ seed: 77, operations: 30 }),
       await runSeed({ seed: 77, operations: 30 }),
@@ -26,10 +31,9 @@ describe("simulation of the repository", () => {
     expect(other.logHash).not.toBe(first.logHash);
   });
 
-  // Seeds that are known to meet the broken rule, and do not fail without it.
-  for (const mutant of mutants.filter(({ name }) => foundBy.has(name))) {
-    test(`found: ${mutant.name}`, async () => {
-      expect(await firstFound(mutant, foundBy.get(mutant.name) ?? [])).not.toBe(undefined);
+  for (const mutant of mutants) {
+    test(`found: ${mutant.name}`, { timeout }, async () => {
+      expect(await firstFound(mutant)).not.toBe(undefined);
     });
   }
 
@@ -48,10 +52,9 @@ describe("simulation of the repository", () => {
   });
 });
 
-const foundBy = new Map<string, readonly number[]>([]);
-
-async function firstFound(mutant: Mutant, tried: readonly number[]): Promise<string | undefined> {
-  for (const seed of tried) {
+/** What one rule broken leads to; the seed that finds it today is tried first, others when the product has changed. */
+async function firstFound(mutant: Mutant): Promise<string | undefined> {
+  for (const seed of [mutant.seed, ...Array.from({ length: mutantSeedsMax }, (_, at) => at + 1)]) {
     const { failure } = await runSeed({ seed, operations, mutant });
     if (failure?.isViolation === true) return failure.message;
   }
