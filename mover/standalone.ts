@@ -11,7 +11,7 @@ import {
 } from "@holdfast/shared/contracts/standalone";
 import { Failure, toFailureRecord } from "@holdfast/shared/domain/failure";
 import { systemClock as clock } from "@holdfast/shared/ports/clock";
-import { createJsonLogger } from "@holdfast/shared/ports/logger";
+import { createJsonLogger, type LogFields } from "@holdfast/shared/ports/logger";
 import { systemRandom as random } from "@holdfast/shared/ports/random";
 import { createOwnLimits, followLimitsFile } from "./limits/own-limits.ts";
 import { openRepositoryAt } from "./open-repository-at.ts";
@@ -68,8 +68,12 @@ async function applyLimits(request: ReturnType<typeof StandaloneRequest.parse>):
   if (!("limits" in request) || request.limits === undefined) return;
   const { file: path, ...rates } = request.limits;
   own.set(rates);
+  if (path === undefined) return;
+  // Nobody reads this process's log while the command runs.
+  const warn = (_event: string, fields?: LogFields): void =>
+    emit({ type: "warning", message: `limits stay as they were: ${String(fields?.["reason"])}` });
   const { signal } = over;
-  if (path !== undefined) await followLimitsFile({ path, limits: own, clock, logger, signal });
+  await followLimitsFile({ path, limits: own, clock, logger: { ...logger, warn }, signal });
 }
 
 function emit(line: StandaloneLine): void {

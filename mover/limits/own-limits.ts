@@ -1,6 +1,6 @@
 import { readFile } from "node:fs/promises";
 import { OwnRates } from "@holdfast/shared/contracts/settings";
-import { Failure, isFailure } from "@holdfast/shared/domain/failure";
+import { Failure, isFailure, toFailureRecord } from "@holdfast/shared/domain/failure";
 import { parseRate, type Rate } from "@holdfast/shared/domain/rate";
 import type { Clock } from "@holdfast/shared/ports/clock";
 import type { Logger } from "@holdfast/shared/ports/logger";
@@ -88,8 +88,11 @@ export function parseLimitsFile(path: string, text: string): OwnRates {
     }
     return OwnRates.parse(parsed);
   } catch (cause) {
-    const isShape = cause instanceof z.ZodError;
-    const why = isShape ? z.prettifyError(cause) : isFailure(cause) ? cause.message : String(cause);
+    if (cause instanceof z.ZodError) {
+      const why = z.prettifyError(cause).replace(/^✖ /, "");
+      throw new Failure("input.invalid", { message: `limits file ${path}: ${why}` });
+    }
+    const why = isFailure(cause) ? cause.message : String(cause);
     throw new Failure("input.invalid", { message: `limits file ${path}: ${why}`, cause });
   }
 }
@@ -124,7 +127,7 @@ export async function followLimitsFile(o: {
         return;
       }
       await look().catch((error: unknown) =>
-        o.logger.warn("limits unchanged", { reason: String(error) }),
+        o.logger.warn("limits unchanged", { reason: toFailureRecord(error).message }),
       );
     }
   }
