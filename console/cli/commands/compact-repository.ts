@@ -5,6 +5,7 @@ import { parseBytes, parsePercentage, parseTimeMs } from "../parse-values.ts";
 import { readPassphrase } from "../read-secret.ts";
 import { formatBytes, formatDuration, printable } from "../render/format.ts";
 import { repositoryUrl } from "../repository-url.ts";
+import { readStoreLimits, storeLimitOptions } from "./limits.ts";
 import { runAsJob } from "./run-as-job.ts";
 
 export const compactRepository: CommandDefinition = {
@@ -36,6 +37,7 @@ export const compactRepository: CommandDefinition = {
       flags: "--allow-share <share>",
       summary: "let this share of all stored bytes be given up at once (default: 50%)",
     },
+    ...storeLimitOptions,
   ],
   examples: [
     {
@@ -60,6 +62,7 @@ export const compactRepository: CommandDefinition = {
       kind: "repository-compact" as const,
       url: repositoryUrl(input.argument("url")),
       passphrase: await readPassphrase(context, { file: input.text("passphraseFile") }),
+      ...readStoreLimits(input),
       ...(garbage === undefined ? {} : { share: neededShare(garbage) }),
       ...(limit === undefined ? {} : { limitBytes: parseBytes("--limit", limit) }),
       ...(allowShare === undefined

@@ -7,6 +7,7 @@ import { parseTimeMs } from "../parse-values.ts";
 import { readPassphrase, readSecretFile } from "../read-secret.ts";
 import { formatBytes, formatDuration, formatTime, printable } from "../render/format.ts";
 import { repositoryUrl } from "../repository-url.ts";
+import { readStoreLimits, storeLimitOptions } from "./limits.ts";
 import { runAsJob } from "./run-as-job.ts";
 
 export const copyRepository: CommandDefinition = {
@@ -39,6 +40,7 @@ export const copyRepository: CommandDefinition = {
     { flags: "--name <name>", summary: "only points of this VM or image" },
     { flags: "--since <time>", summary: "only points taken since, as 7d or 2026-11-01" },
     { flags: "--dry-run", summary: "only say what is missing there" },
+    ...storeLimitOptions,
   ],
   examples: [
     {
@@ -58,6 +60,7 @@ export const copyRepository: CommandDefinition = {
       kind: "repository-copy" as const,
       url: repositoryUrl(input.argument("source")),
       passphrase: await readPassphrase(context, { file: input.text("passphraseFile") }),
+      ...readStoreLimits(input),
       target: {
         url: repositoryUrl(input.argument("target")),
         passphrase: await readTargetPassphrase(context, input.text("targetPassphraseFile")),

@@ -44,6 +44,9 @@ test.each([
   ["repository verify", "/srv"],
   ["repository repair", "/srv"],
   ["repository gc", "/srv"],
+  ["repository compact", "/srv"],
+  ["repository rebuild", "/srv"],
+  ["repository copy", "/srv /other"],
   ["image forget", "--repository /srv --keep-last 1"],
 ])("%s takes limits along", async (path, words) => {
   const requests: unknown[] = [];
@@ -53,7 +56,10 @@ test.each([
       throw new Failure("cancelled", { message: "enough is known" });
     },
   };
-  const environment = { HOLDFAST_PASSPHRASE: "secret" };
+  const environment = {
+    HOLDFAST_PASSPHRASE: "secret",
+    HOLDFAST_TARGET_PASSPHRASE: "other",
+  };
   const limits = ["--limit-upload", "1M", "--limit-download", "off", "--limits-file", "/l.json"];
   await runCli([...`${path} ${words}`.split(" "), ...limits], { mover, environment });
   expect(requests).toMatchObject([

@@ -4,6 +4,7 @@ import { exitCodes } from "../exit-codes.ts";
 import { readPassphrase } from "../read-secret.ts";
 import { formatDuration, printable } from "../render/format.ts";
 import { repositoryUrl } from "../repository-url.ts";
+import { readStoreLimits, storeLimitOptions } from "./limits.ts";
 import { runAsJob } from "./run-as-job.ts";
 
 export const rebuildRepository: CommandDefinition = {
@@ -20,6 +21,7 @@ export const rebuildRepository: CommandDefinition = {
       summary: "file with the passphrase (else HOLDFAST_PASSPHRASE, else a question)",
     },
     { flags: "--dry-run", summary: "read everything, write nothing" },
+    ...storeLimitOptions,
   ],
   examples: [
     {
@@ -36,6 +38,7 @@ export const rebuildRepository: CommandDefinition = {
       kind: "repository-rebuild" as const,
       url: repositoryUrl(input.argument("url")),
       passphrase: await readPassphrase(context, { file: input.text("passphraseFile") }),
+      ...readStoreLimits(input),
       dryRun: input.flag("dryRun"),
     };
     const report = await runAsJob(context, request, {
