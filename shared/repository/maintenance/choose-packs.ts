@@ -35,6 +35,7 @@ export async function choosePacks(
     readonly repository: Repository;
     readonly survey: Survey;
     readonly roots: readonly KnownRoot[];
+    readonly mayLack: (rootKey: string) => boolean;
     readonly edges: RelocationEdges;
     readonly share: number;
     readonly reseal: boolean;

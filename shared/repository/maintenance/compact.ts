@@ -3,7 +3,7 @@ import type { Logger } from "../../ports/logger.ts";
 import type { CallOptions } from "../../ports/object-store.ts";
 import { toHex } from "../format/bytes.ts";
 import type { Repository } from "../repository.ts";
-import { isCommitted, isOpen, sessionOfRoot } from "../session/session-state.ts";
+import { isCommitted, isOpen, type SessionState, sessionOfRoot } from "../session/session-state.ts";
 import { type BrakeSettings, checkBrake } from "./brake.ts";
 import { choosePacks } from "./choose-packs.ts";
 import type { OpenSession } from "./collect-report.ts";
@@ -129,6 +129,7 @@ async function plan(o: CompactOptions, context: Planning): Promise<Planned> {
       repository: o.repository,
       survey,
       roots,
+      mayLack: mayLackRecords(survey),
       edges,
       share: o.share ?? halfEmptyShare,
       reseal: o.reseal ?? false,
@@ -166,8 +167,8 @@ async function look(o: CompactOptions, { alive, watch, options }: Planning) {
 }
 
 /**
- * Every root there is, whether it is a point, is to go, or may become one: its session may have taken over leaves that need what is moved. Fails with
- * `collect.damaged` for one that cannot be read, unless it can never be a point.
+ * Every root that is a point, is to go, or may become one: its session may have taken over leaves that need what is moved. Fails with
+ * `collect.damaged` for one that cannot be read.
  */
 async function readAllRoots(
   repository: Repository,
@@ -175,18 +176,21 @@ async function readAllRoots(
   options: CallOptions,
 ): Promise<readonly KnownRoot[]> {
   const { sessions } = inventory;
+  const stateOf = (rootKey: string): SessionState | undefined =>
+    sessions.get(sessionOfRoot(rootKey)?.sessionId ?? "");
+  const mayCount = [...inventory.roots.keys()].filter(
+    (rootKey) => (stateOf(rootKey)?.endNones.length ?? 0) === 0,
+  );
   const roots: KnownRoot[] = [];
-  for (const [rootKey, root] of await readRoots(repository, inventory.roots.keys(), options)) {
+  for (const [rootKey, root] of await readRoots(repository, mayCount, options)) {
     if (!(root instanceof Error)) {
       roots.push(root);
       continue;
     }
-    const state = sessions.get(sessionOfRoot(rootKey)?.sessionId ?? "");
-    const mayCount = state === undefined || state.endNones.length === 0;
     const isGone =
       isFailure(root, "object.not-found") &&
       (await repository.store.head(rootKey, options)) === undefined;
-    if (mayCount && !isGone) throw asDamage(root, rootKey);
+    if (!isGone) throw asDamage(root, rootKey);
   }
   return roots;
 }
@@ -277,7 +281,9 @@ async function compactLists(
   for (let at = 0; at < all.length; at += compactBatch) {
     const packIds = all.slice(at, at + compactBatch);
     const { alive } = collector;
-    const needed = await findNeededRecords({ repository, alive, roots, edges, packIds }, options);
+    const mayLack = mayLackRecords(survey);
+    const scan = { repository, alive, roots, mayLack, edges, packIds };
+    const needed = await findNeededRecords(scan, options);
     packIds.sort((left, right) => compare(needed, left, right));
     const from = moved.emptied.length;
     const onMoved = (done: number): void =>
@@ -328,6 +334,12 @@ function compare(
   const [its, other] = [diskOf(left), diskOf(right)];
   if (its !== other) return its < other ? -1 : 1;
   return order(left) - order(right);
+}
+
+/** Of a root whose session was cleared away, what no other session could refer to went with it: it is no point, unless somebody removed the session. */
+function mayLackRecords({ inventory }: Survey): (rootKey: string) => boolean {
+  return (rootKey) =>
+    (inventory.sessions.get(sessionOfRoot(rootKey)?.sessionId ?? "")?.starts.length ?? 0) === 0;
 }
 
 type Emptied = { readonly packId: string; readonly name: string; readonly sizeBytes: number };

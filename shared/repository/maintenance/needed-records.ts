@@ -83,6 +83,8 @@ const movesCountedMax = 64;
 export async function findNeededRecords(
   o: Work & {
     readonly roots: Iterable<KnownRoot>;
+    /** Roots whose records need not be there: they are no points. */
+    readonly mayLack: (rootKey: string) => boolean;
     readonly edges: RelocationEdges;
     /** In hexadecimal. */
     readonly packIds: Iterable<string>;
@@ -122,7 +124,10 @@ function needsWithSources(
 }
 
 async function scanRoots(
-  o: Work & { readonly roots: Iterable<KnownRoot> },
+  o: Work & {
+    readonly roots: Iterable<KnownRoot>;
+    readonly mayLack: (rootKey: string) => boolean;
+  },
   needs: ReadonlyMap<string, Need>,
   options: CallOptions,
 ): Promise<void> {
@@ -181,6 +186,7 @@ async function scanRoots(
       try {
         await scanDisk(root, recordKey);
       } catch (error) {
+        if (o.mayLack(root.rootKey) && isFailure(error, "object.not-found")) continue;
         if (await isRootGone(repository, root, error, options)) break;
         throw asDamage(error, recordKey);
       }
