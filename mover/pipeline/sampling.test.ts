@@ -46,7 +46,7 @@ test.each([
   ["zero", "R10"],
 ] as const)(
   "a source that calls what changed %s (%s) is found in about as many runs as documented, and the full read is right",
-  async (kind) => {
+  async (kind, _scenario) => {
     const disk = seededBytes(2_000_000, 5);
     const repository = await createTestRepository(createMemoryObjectStore());
     const { recordKey: previous } = await transfer(repository, createMemoryReader(disk));
