@@ -265,6 +265,28 @@ describe("what stays as it is", () => {
   });
 });
 
+test("R28: a listing that lacks a relocation stops a collection, which would take away what moved", async () => {
+  const store = await forgottenFirst();
+  const repository = await openAt(store, createTestClock());
+  await compactNow(repository, { share: 1 });
+  const packs = await keysOf(store, "packs/");
+  for (const hidden of await keysOf(store, "relocations/")) {
+    const stale: ObjectStore = {
+      ...store,
+      async *list(prefix, options) {
+        const isWide = prefix === "" || prefix === "relocations/";
+        for await (const head of store.list(prefix, options)) {
+          if (!isWide || head.key !== hidden) yield head;
+        }
+      },
+    };
+    const run = collectNow(await openAt(stale, createTestClock()));
+    await expect(run).rejects.toMatchObject({ code: "storage.unreachable" });
+    expect(await keysOf(store, "packs/")).toEqual(packs);
+  }
+  expect(await restoreAll(repository, kept)).toEqual(["a/p2"]);
+});
+
 describe("resealing", () => {
   test("after it the old master opens no record of any pack, and all points restore", async () => {
     const store = await forgottenFirst();

@@ -3,10 +3,10 @@ import type { CallOptions } from "../../ports/object-store.ts";
 import { packNeeds } from "../extent-map/pack-needs.ts";
 import { toHex } from "../format/bytes.ts";
 import { packName } from "../pack/pack.ts";
-import { readRelocation } from "../pack/relocations.ts";
+import { readRelocation, relocationFolder } from "../pack/relocations.ts";
 import type { Repository } from "../repository.ts";
 import { inParallel } from "./in-parallel.ts";
-import type { Inventory } from "./inventory.ts";
+import { type Inventory, unreliable } from "./inventory.ts";
 import type { KnownRoot } from "./known-root.ts";
 import { flags, type ObjectTable } from "./object-table.ts";
 import { missingLooksMax, readsInFlight, recordBytesInFlight } from "./safety.ts";
@@ -150,8 +150,13 @@ export async function findMissingPacks(
   }
   const missing: string[] = [];
   await inParallel(suspects, { inFlightMax: readsInFlight }, async (name) => {
+    const { store } = repository;
     // A point that was made since the objects were listed has packs that the listing lacks.
-    if ((await repository.store.head(name, options)) === undefined) missing.push(name);
+    if ((await store.head(name, options)) !== undefined) return;
+    // What it was moved to would seem to be garbage.
+    const relocations = `${relocationFolder}/${name.slice(name.lastIndexOf("/") + 1)}-`;
+    for await (const { key } of store.list(relocations, options)) throw unreliable(store.url, key);
+    missing.push(name);
   });
   return missing.sort();
 }
