@@ -121,6 +121,8 @@ async function perform(request: ReturnType<typeof StandaloneRequest.parse>): Pro
       return await (await import("./standalone/keys.ts")).manageKeys(context, request);
     case "repository-stats":
       return await (await import("./standalone/stats.ts")).stats(context, request);
+    case "repository-replicate":
+      return await (await import("./standalone/replicate.ts")).replicate(context, request);
     case "repository-catalog":
       return await (await import("./standalone/catalog.ts")).readCatalog(context, request);
     case "repository-rebuild":

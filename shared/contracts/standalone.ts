@@ -176,6 +176,8 @@ export const StandaloneRequest = z.discriminatedUnion("kind", [
     /** Of so many packs is read what they hold; with as many as there are, the figures are exact. */
     samplePacks: z.int().min(0).max(100_000_000).default(200),
   }),
+  /** The target becomes, or is, the same repository with the same keys. */
+  z.strictObject({ kind: z.literal("repository-replicate"), ...Access, targetUrl: Access.url }),
   /** All points as a control plane lists them, one line each; the result says how many there were. */
   z.strictObject({ kind: z.literal("repository-catalog"), ...Access }),
   z.strictObject({
@@ -601,6 +603,19 @@ export const ForgetReport = z.object({
 });
 export type ForgetReport = z.infer<typeof ForgetReport>;
 
+export const ReplicaReport = z.object({
+  /** In the source, and now in the replica. */
+  points: z.int(),
+  /** Copied, and those that were there already. */
+  objects: z.int(),
+  bytes: z.int(),
+  present: z.int(),
+  /** They have other sizes in the replica, and were not touched. */
+  different: z.array(z.string()),
+  seconds: z.number(),
+});
+export type ReplicaReport = z.infer<typeof ReplicaReport>;
+
 /** Without the repository's name in the control plane, which it does not know. */
 export const CatalogPoint = ImportedPoint.extend({
   point: RecoveryPoint.omit({ repositoryId: true }),
@@ -640,6 +655,7 @@ export const standaloneResults = {
   "repository-collect": CollectReport,
   "repository-compact": CompactReport,
   "repository-stats": StatsReport,
+  "repository-replicate": ReplicaReport,
   "repository-catalog": z.object({
     points: z.int(),
     /** Of images, which no control plane lists. */

@@ -1,4 +1,4 @@
-import type { Job } from "@holdfast/shared/contracts/catalog-items";
+import { type Job, VmDescriptionItem } from "@holdfast/shared/contracts/catalog-items";
 import { isFailure } from "@holdfast/shared/domain/failure";
 import type { Catalog } from "@holdfast/shared/ports/catalog";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
@@ -323,8 +323,39 @@ export function describeCatalog(harness: CatalogHarness): void {
         expect(await catalog.listPoints(vmId)).toHaveLength(2);
       });
 
+      test("an unlisted point is noted for its repository until it is said to be removed, and not while it is listed", async () => {
+        const vmId = await addVm("expiring");
+        const commit = async (jobId: string, pointId: string) => {
+          const fence = await catalog.lockVm(vmId, jobId);
+          const point = aPoint({ vmId, jobId, pointId, repositoryId: "r-expiring" });
+          await catalog.commitPoint(point, { fence, anchor: undefined });
+          await catalog.unlockVm(vmId, jobId);
+          return point;
+        };
+        const point = await commit("job-expiring", "pt-expiring");
+        const other = await commit("job-staying", "pt-staying");
+        expect(await catalog.listExpired("r-expiring")).toEqual([]);
+        await catalog.unlistPoints([point]);
+        await catalog.unlistPoints([point]);
+        const { pointId, rootKey, repositoryId, takenAt, vmName } = point;
+        const noted = { pointId, vmId, vmName, repositoryId, rootKey, takenAt };
+        expect(await catalog.listExpired("r-expiring")).toEqual([noted]);
+        expect(await catalog.listExpired("r-other")).toEqual([]);
+        // A commit that is repeated late, or an import, lists it again.
+        const { description } = anInventoryItem("expiring");
+        await catalog.importPoint({ point, fence: 1, description });
+        expect(await catalog.listExpired("r-expiring")).toEqual([]);
+        await catalog.unlistPoints([point]);
+        await catalog.forgetExpired("r-other", [pointId]);
+        expect(await catalog.listExpired("r-expiring")).toHaveLength(1);
+        await catalog.forgetExpired("r-expiring", [pointId, "pt-never-known"]);
+        await catalog.forgetExpired("r-expiring", [pointId]);
+        expect(await catalog.listExpired("r-expiring")).toEqual([]);
+        expect(await catalog.listPoints(vmId)).toEqual([other]);
+      });
+
       test("an imported point is listed with its VM, again and out of order too; what is there stays", async () => {
-        const description = anInventoryItem("web").description;
+        const description = VmDescriptionItem.parse(anInventoryItem("web").description);
         const at = (hour: string, pointId: string) => ({
           point: aPoint({ vmId: "vm-lost", pointId, takenAt: `2026-11-20T${hour}:00:00.000Z` }),
           fence: 7,
@@ -354,7 +385,7 @@ export function describeCatalog(harness: CatalogHarness): void {
         await catalog.commitPoint(point, { fence, anchor });
         const before = await catalog.getVm(vmId);
         const imported = aPoint({ vmId, pointId: "pt-10", takenAt: "2027-01-01T00:00:00.000Z" });
-        const description = { ...anInventoryItem("web").description, name: "older" };
+        const description = VmDescriptionItem.parse(anInventoryItem("older").description);
         await catalog.importPoint({ point: imported, fence: 0, description });
         expect(await catalog.getVm(vmId)).toEqual(before);
         await catalog.unlockVm(vmId, "job-1");

@@ -1,6 +1,6 @@
-import type { CopyReport } from "@holdfast/shared/contracts/standalone";
+import type { CopyReport, ReplicaReport } from "@holdfast/shared/contracts/standalone";
 import { Failure } from "@holdfast/shared/domain/failure";
-import type { CommandDefinition } from "../command.ts";
+import type { CommandDefinition, CommandInput } from "../command.ts";
 import type { Context } from "../context.ts";
 import { type ExitCode, exitCodes } from "../exit-codes.ts";
 import { parseTimeMs } from "../parse-values.ts";
@@ -17,7 +17,8 @@ export const copyRepository: CommandDefinition = {
     "The second repository has keys, a passphrase and settings of its own (`repository init` makes it), so the loss of one does not touch the other. " +
     "Only what it lacks is stored there; of a later point of the same VM only what changed is read. Points keep their ids, times and metadata. Those that " +
     "are there already are skipped, so a run that was cut off is repeated; each point is there in full or not at all. Backups, restores and collections " +
-    "may run in both meanwhile. Points that the source cannot give in full are named, and are exit code 8.",
+    "may run in both meanwhile. Points that the source cannot give in full are named, and are exit code 8. With --replica the target is an empty place at first and " +
+    "opens with the source's passphrase; it is what `repository repair --from` takes. Nothing is ever removed from it.",
   arguments: [
     { name: "source", summary: "a directory or s3://bucket/prefix" },
     { name: "target", summary: "another repository, which exists" },
@@ -41,6 +42,11 @@ export const copyRepository: CommandDefinition = {
     { flags: "--since <time>", summary: "only points taken since, as 7d or 2026-11-01" },
     { flags: "--dry-run", summary: "only say what is missing there" },
     ...storeLimitOptions,
+    {
+      flags: "--replica",
+      summary:
+        "make the target the same repository with the same keys: object by object, all points",
+    },
   ],
   examples: [
     {
@@ -52,8 +58,13 @@ export const copyRepository: CommandDefinition = {
       command: "holdfast repository copy /srv/backup /mnt/usb/backup --name web --since 7d --json",
       explanation: "Last week's points of one VM; the last line has the report.",
     },
+    {
+      command: "holdfast repository copy s3://backups/lab /mnt/replica --replica",
+      explanation: "The bucket as it is, on a disk.",
+    },
   ],
   run: async (context, input) => {
+    if (input.flag("replica")) return await replicate(context, input);
     const since = input.text("since");
     const name = input.text("name");
     const request = {
@@ -69,7 +80,6 @@ export const copyRepository: CommandDefinition = {
       ...(since === undefined ? {} : { since: parseSince(since, context.clock.now()) }),
       dryRun: input.flag("dryRun"),
     };
-    // Not part of the request's own words: a job's event would show it as the disk's name.
     const report = await runAsJob(context, name === undefined ? request : { ...request, name }, {
       endState: (result) => (isWhole(result) ? "succeeded" : "damaged"),
     });
@@ -77,6 +87,39 @@ export const copyRepository: CommandDefinition = {
     return exitCodeFor(report);
   },
 };
+
+async function replicate(context: Context, input: CommandInput): Promise<ExitCode> {
+  const isChoosing =
+    input.list("point").length > 0 ||
+    ["name", "since", "targetPassphraseFile"].some((its) => input.text(its) !== undefined);
+  if (isChoosing || input.flag("dryRun")) {
+    throw new Failure("input.invalid", {
+      message:
+        "a replica has all points and the source's keys: --point, --name, --since, --target-passphrase-file and --dry-run do not go with --replica",
+    });
+  }
+  const request = {
+    kind: "repository-replicate" as const,
+    url: repositoryUrl(input.argument("source")),
+    passphrase: await readPassphrase(context, { file: input.text("passphraseFile") }),
+    targetUrl: repositoryUrl(input.argument("target")),
+  };
+  const report = await runAsJob(context, request, {
+    endState: ({ different }) => (different.length === 0 ? "succeeded" : "damaged"),
+  });
+  if (!context.settings.json) context.stdout.write(describeReplica(report));
+  return report.different.length === 0 ? exitCodes.done.code : exitCodes.verification.code;
+}
+
+function describeReplica({ points, objects, bytes, present, different, seconds }: ReplicaReport) {
+  const lines = different.map(
+    (name) => `DIFFERS  ${name} has another size there; it was not touched`,
+  );
+  lines.push(
+    `${points} points; ${objects} objects copied, ${formatBytes(bytes)}, ${present} were there; ${formatDuration(seconds)}.`,
+  );
+  return lines.map((line) => `${printable(line)}\n`).join("");
+}
 
 async function readTargetPassphrase(context: Context, file: string | undefined): Promise<string> {
   if (file !== undefined) return await readSecretFile("--target-passphrase-file", file);

@@ -14,6 +14,7 @@ const stages = {
   "image-forget": "collect",
   "repository-rebuild": "rebuild",
   "repository-copy": "copy",
+  "repository-replicate": "copy",
 } as const;
 type LongKind = keyof typeof stages;
 
