@@ -27,7 +27,7 @@ const assumed = {
   compressedShare: 0.5,
   dailyChangeShare: 0.01,
   pointsKept: 30,
-  chunkBytes: 128 * kib,
+  chunkBytes: 92 * kib,
   packBytes: 32 * mib,
   leafBytes: 64 * mib,
   verifiedEveryDays: 30,
