@@ -92,6 +92,8 @@ test("what makes no sense is refused before anything is asked of the repository"
     ["image", "forget", "--repository", "/srv"],
     ["image", "forget", "p1", "--repository", "/srv", "--keep-last", "3"],
     ["image", "forget", "--repository", "/srv", "--keep-daily", "-1"],
+    // A mistyped number or an empty variable must not be read as "keep nothing".
+    ["image", "forget", "--repository", "/srv", "--keep-last", "0"],
   ]) {
     const refused = await run(words);
     expect([words, refused.code, refused.requests]).toEqual([words, 2, []]);

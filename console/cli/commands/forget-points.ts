@@ -107,6 +107,12 @@ function readRules(input: CommandInput) {
     ] as const;
   });
   if (given.every(([, count]) => count === undefined)) return undefined;
+  if (given.every(([, count]) => (count ?? 0) === 0)) {
+    throw new Failure("input.invalid", {
+      message:
+        "all --keep rules are 0: nothing but the newest point of each name would stay; for that say --keep-last 1",
+    });
+  }
   const counts = new Map(given);
   return {
     last: counts.get("last") ?? 0,
