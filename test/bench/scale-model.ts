@@ -212,7 +212,7 @@ function model(storedBytes: number, counted: Awaited<ReturnType<typeof count>>) 
     indexBytes: chunks * 24,
     indexStored: chunks * 28,
     hookIndexBytes:
-      (chunks / 2 ** Math.max(4, Math.ceil(Math.log2((chunks * 24) / (256 * mib))))) * 24,
+      (chunks / 2 ** Math.max(1, Math.ceil(Math.log2((chunks * 24) / (256 * mib))))) * 24,
     recordsRead: points * recordBytes,
     collectorBytes: packs * 40 + points * 40,
   };
@@ -246,7 +246,7 @@ row("sparse index, 512 MiB: hooks", ({ indexBytes, hookIndexBytes }) =>
 row("sparse index: to load", ({ indexBytes, indexStored }) =>
   indexBytes <= 512 * mib
     ? "not needed"
-    : bytes(indexStored / 2 ** Math.max(4, Math.ceil(Math.log2(indexBytes / (256 * mib))))),
+    : bytes(indexStored / 2 ** Math.max(1, Math.ceil(Math.log2(indexBytes / (256 * mib))))),
 );
 row("collector: memory for marks", ({ collectorBytes }) => bytes(collectorBytes));
 row("collector: disk records read a run", ({ recordsRead }) => bytes(recordsRead));

@@ -167,7 +167,7 @@ export function createChunkIndex(size: ChunkIndexSize = {}): ChunkIndex {
 function hookBitsFor(chunksExpected: number, bytesMax: number): number {
   const fits = (chunks: number, bytes: number): boolean => (chunks / fill) * slotWords * 4 <= bytes;
   if (fits(chunksExpected, bytesMax)) return 0;
-  let bits = 4;
+  let bits = 1;
   while (!fits(chunksExpected / 2 ** bits, bytesMax / 2)) bits += 1;
   return bits;
 }
