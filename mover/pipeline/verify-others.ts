@@ -11,6 +11,7 @@ import {
   type SessionStates,
   sessionOfRoot,
 } from "@holdfast/shared/repository/session/session-state";
+import { createSignedNames } from "@holdfast/shared/repository/session/signed-name";
 import type { DamageReport } from "./damage-report.ts";
 import { isUnreadable } from "./prepare-leaf.ts";
 
@@ -104,7 +105,12 @@ export async function verifySessions(
 
 /** A damaged list stops writers and collections, which cannot know what it forbids. */
 export async function verifyCondemned({ repository, report, signal }: Looking): Promise<void> {
+  const names = createSignedNames(repository.secrets, repository.random);
   for await (const { key } of repository.store.list("condemned/", { signal })) {
+    if (names.stemOf(key) === undefined) {
+      report.harmless(key, "was planted by somebody without a key of this repository: ignored");
+      continue;
+    }
     await tryRead(repository.objects.get(key, "condemned", { signal }), ({ message }) =>
       report.object(
         key,

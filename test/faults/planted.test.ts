@@ -121,6 +121,9 @@ describe("T26: what a forger plants in every folder", () => {
       const keys = await (await openRepositoryKeys(opening)).list();
       const told = JSON.stringify([damagedObjects, harmless, unknown, garbage, keys, logged]);
       expect(names.filter((name) => !told.includes(name))).toEqual([]);
+      // What decides nothing is not called damage that stops backups.
+      const planted = damagedObjects.filter(({ object }) => object.startsWith("condemned/"));
+      expect(planted).toEqual([]);
     },
   );
 });
