@@ -30,6 +30,8 @@ export function inventoryOperations(
   | "listRepositories"
   | "limitProvider"
   | "limitRepository"
+  | "listExpired"
+  | "forgetExpired"
 > {
   const { catalog, clock } = services;
   const now = () => new Date(clock.now()).toISOString();
@@ -146,6 +148,17 @@ export function inventoryOperations(
     },
 
     limitProvider: async ({ id, body }) => providerView(await catalog.limitProvider(id, body)),
+    async listExpired({ id }) {
+      await catalog.getRepository(id);
+      return { items: [...(await catalog.listExpired(id))] };
+    },
+
+    async forgetExpired({ id, body }) {
+      await catalog.getRepository(id);
+      await catalog.forgetExpired(id, body.removed);
+      return undefined;
+    },
+
     limitRepository: async ({ id, body }) =>
       repositoryView(await catalog.limitRepository(id, body)),
 

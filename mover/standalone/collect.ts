@@ -5,6 +5,7 @@ import {
   type CollectProgress,
   collect as collectGarbage,
 } from "@holdfast/shared/repository/maintenance/collect";
+import { inParallel } from "@holdfast/shared/repository/maintenance/in-parallel";
 import { extendLocks } from "@holdfast/shared/repository/maintenance/locks";
 import type { Repository } from "@holdfast/shared/repository/repository";
 import { standaloneHolder } from "../hold-session.ts";
@@ -12,15 +13,32 @@ import type { Request, StandaloneContext } from "./standalone-context.ts";
 
 /** People hear at most this often how far it is. */
 const noteMs = 5000;
+const headsInFlight = 16;
 
 export async function collectRepository(
   context: StandaloneContext,
   request: Request<"repository-collect">,
 ): Promise<CollectReport> {
   const repository = await context.open(request);
-  const report = await collectIn(context, repository, request, []);
-  if (!request.dryRun) await keepLocked(context, repository);
-  return report;
+  const { expire, dryRun } = request;
+  const report = await collectIn(context, repository, request, expire ?? []);
+  if (dryRun) return report;
+  await keepLocked(context, repository);
+  return expire === undefined
+    ? report
+    : { ...report, gone: await findGone(context, repository, expire) };
+}
+
+async function findGone(
+  { signal }: StandaloneContext,
+  { store }: Repository,
+  rootKeys: readonly string[],
+): Promise<string[]> {
+  const gone: string[] = [];
+  await inParallel(rootKeys, { inFlightMax: headsInFlight }, async (rootKey) => {
+    if ((await store.head(rootKey, { signal })) === undefined) gone.push(rootKey);
+  });
+  return gone;
 }
 
 /** What stays is to stay locked. A failure of this is told, and is no failure of the collection. */

@@ -179,7 +179,7 @@ async function checkSessions(
   if (unexplained.length === 0) return [];
   const what = `${unexplained.length} roots are no recovery points (any more), for objects under sessions/ are gone: ${some(unexplained)}`;
   const remedy =
-    "Collections keep them for 14 days. End what removes objects (a lifecycle rule?), put sessions/ back from the storage's versions, or see `holdfast repository adopt-root`.";
+    "Collections keep them for 14 days. End what removes objects (a lifecycle rule?) and put sessions/ back: by `holdfast repository recover` where the bucket keeps versions, or from a copy.";
   return [danger("points-unexplained", what, remedy)];
 }
 

@@ -23,6 +23,7 @@ import { createVms } from "./catalog/vms.ts";
  *   VM#id                  JOB#time#id           (reference to a job)
  *   JOB#id                 JOB                   JOB             time#id
  *   JOB#id                 DISK#key | LOG#… | TASK#name
+ *   EXPIRED#repository     point id
  *   LEDGER#VM#id | LEDGER#RESTORE#job   entry id
  */
 export function createDynamoCatalog(options: {

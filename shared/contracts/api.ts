@@ -2,6 +2,7 @@ import { z } from "zod";
 import { BackupOptions, Retention, VmSelection } from "../domain/policy.ts";
 import {
   DiskProgress,
+  ExpiredPoint,
   ImportedPoint,
   Job,
   JobLogLine,
@@ -390,6 +391,21 @@ export const routes = {
     summary: "List repositories",
     status: 200,
     response: listOf(RepositoryView),
+  },
+  listExpired: {
+    method: "GET",
+    path: "/v1/repositories/{id}/expired",
+    summary:
+      "List the points that retention took off the list and of which the repository still has the data",
+    status: 200,
+    response: listOf(ExpiredPoint),
+  },
+  forgetExpired: {
+    method: "POST",
+    path: "/v1/repositories/{id}/expired",
+    summary: "Say which expired points a collection has removed from the repository",
+    status: 204,
+    body: z.strictObject({ removed: z.array(z.string().min(1).max(128)).min(1).max(1000) }),
   },
   limitRepository: {
     method: "PUT",

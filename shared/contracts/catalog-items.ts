@@ -291,6 +291,17 @@ export const RecoveryPoint = z.strictObject({
 });
 export type RecoveryPoint = z.infer<typeof RecoveryPoint>;
 
+/** A point that retention took off the list, until a collection of its repository has removed its root. */
+export const ExpiredPoint = z.strictObject({
+  pointId: z.string(),
+  vmId: z.string(),
+  vmName: z.string(),
+  repositoryId: z.string(),
+  rootKey: z.string(),
+  takenAt: z.string(),
+});
+export type ExpiredPoint = z.infer<typeof ExpiredPoint>;
+
 /** A point as a repository has it, to be listed by a control plane that does not know it. */
 export const ImportedPoint = z.strictObject({
   point: RecoveryPoint,

@@ -155,7 +155,13 @@ export const StandaloneRequest = z.discriminatedUnion("kind", [
     /** Another copy of the same repository. */
     from: z.string().min(1).max(2048).optional(),
   }),
-  z.strictObject({ kind: z.literal("repository-collect"), ...Access, ...Collecting }),
+  z.strictObject({
+    kind: z.literal("repository-collect"),
+    ...Access,
+    ...Collecting,
+    /** Roots of points that are to go as well: those that the control plane's retention has taken off its lists. */
+    expire: z.array(z.string().max(512)).optional(),
+  }),
   z.strictObject({
     kind: z.literal("repository-compact"),
     ...Access,
@@ -442,6 +448,8 @@ export const CollectReport = z.object({
   halfEmpty: z.object({ packs: z.int(), bytes: z.int(), neededBytes: z.int() }),
   unknown: z.object({ count: z.int(), names: z.array(z.string()) }),
   brake: z.string().optional(),
+  /** Of the roots that the request named to expire, those that are not there any more. */
+  gone: z.array(z.string()).optional(),
   seconds: z.number(),
 });
 export type CollectReport = z.infer<typeof CollectReport>;

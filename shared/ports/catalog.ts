@@ -1,6 +1,7 @@
 import type {
   BackupJob,
   DiskProgress,
+  ExpiredPoint,
   ImportedPoint,
   Job,
   JobLogLine,
@@ -113,8 +114,12 @@ export interface Catalog {
    * for another one under the point's id. The VM's head becomes the point if that is newer and no job holds the VM or left an anchor.
    */
   importPoint(imported: ImportedPoint): Promise<"added" | "present">;
-  /** Takes points off the list (retention); their data is collected later by maintenance. */
+  /** Takes points off the list (retention), and notes them for the next collection of their repository. */
   unlistPoints(points: readonly RecoveryPoint[]): Promise<void>;
+  /** What was unlisted, may be removed from the repository, and is not known to be. What was listed again since is not among it. */
+  listExpired(repositoryId: string): Promise<readonly ExpiredPoint[]>;
+  /** A collection has removed these; unknown ones are no failure. */
+  forgetExpired(repositoryId: string, pointIds: readonly string[]): Promise<void>;
 
   /** The ledger of one VM (backups) or of one restore job. */
   ledger(owner: { readonly vmId: string } | { readonly restoreJobId: string }): Ledger;

@@ -1,4 +1,6 @@
+import type { ExpiredPoint } from "@holdfast/shared/contracts/catalog-items";
 import type { CollectReport } from "@holdfast/shared/contracts/standalone";
+import { Failure } from "@holdfast/shared/domain/failure";
 import type { CommandDefinition, CommandInput, OptionDefinition } from "../command.ts";
 import type { Context } from "../context.ts";
 import { type ExitCode, exitCodes } from "../exit-codes.ts";
@@ -36,7 +38,13 @@ export const collectRepository: CommandDefinition = {
     "Backups, restores and other collections may run meanwhile. What is garbage is condemned first and removed once every session that was open then has " +
     "ended: where some are open, this run ends with exit code 3 and the next one goes on, as it does when a run was killed. Sessions that show no sign of " +
     "life for as long as they said they never would are ended. Nothing is removed while a root or disk record of a point cannot be read.",
-  arguments: [{ name: "url", summary: "a directory or s3://bucket/prefix" }],
+  arguments: [
+    {
+      name: "repository",
+      summary:
+        "a directory or s3://bucket/prefix; or the name of one that the control plane knows, to remove also what its retention has taken off the lists",
+    },
+  ],
   options: [
     {
       flags: "--passphrase-file <file>",
@@ -53,18 +61,65 @@ export const collectRepository: CommandDefinition = {
       command: "holdfast repository gc s3://backups/lab --wait-for 15m --json",
       explanation: "Each night by cron; the last line has the report.",
     },
+    {
+      command: "holdfast repository gc offsite --passphrase-file key",
+      explanation:
+        "By its name in the control plane: the data of points that policies no longer keep go, too.",
+    },
   ],
   run: async (context, input) => {
+    const place = input.argument("repository");
+    const known = knownName.test(place) ? await findKnown(context, place) : undefined;
     const request = {
       kind: "repository-collect" as const,
-      url: repositoryUrl(input.argument("url")),
+      url: repositoryUrl(known?.url ?? place),
       passphrase: await readPassphrase(context, { file: input.text("passphraseFile") }),
       ...readCollectOptions(input),
+      ...(known && { expire: known.expired.map(({ rootKey }) => rootKey) }),
     };
     const report = await runAsJob(context, request, { endState: ({ state }) => state });
+    if (known !== undefined) await forgetExpired(context, place, known.expired, report.gone ?? []);
     return printCollected(context, report);
   },
 };
+
+/** What `repository add` takes. A directory of such a name is written as ./name. */
+const knownName = /^[a-z0-9][a-z0-9-]*$/;
+/** In one call of the API. */
+const forgottenAtOnce = 1000;
+
+/** Nothing expires because a list lacks it: only what retention has noted. */
+async function findKnown(
+  context: Context,
+  repositoryId: string,
+): Promise<{ readonly url: string; readonly expired: readonly ExpiredPoint[] }> {
+  const api = await context.api();
+  const { items } = await api.call("listRepositories");
+  const known = items.find((item) => item.repositoryId === repositoryId);
+  if (known === undefined) {
+    throw new Failure("not-found", {
+      message: `the control plane knows no repository ${JSON.stringify(repositoryId)}; a directory of that name is ./${repositoryId}`,
+    });
+  }
+  const expired = await api.call("listExpired", { id: repositoryId });
+  return { url: known.url, expired: expired.items };
+}
+
+async function forgetExpired(
+  context: Context,
+  repositoryId: string,
+  expired: readonly ExpiredPoint[],
+  gone: readonly string[],
+): Promise<void> {
+  const roots = new Set(gone);
+  const removed = expired.filter(({ rootKey }) => roots.has(rootKey)).map((its) => its.pointId);
+  if (removed.length === 0) return;
+  const api = await context.api();
+  for (let at = 0; at < removed.length; at += forgottenAtOnce) {
+    const some = removed.slice(at, at + forgottenAtOnce);
+    await api.call("forgetExpired", { id: repositoryId, body: { removed: some } });
+  }
+}
 
 export function readCollectOptions(input: CommandInput) {
   const waitFor = input.text("waitFor");
@@ -150,7 +205,7 @@ function describeCollected(report: CollectReport): string {
   );
   for (const { rootKey, vmName, takenAt, keptForSeconds } of report.unexplained) {
     lines.push(
-      `ALARM    ${rootKey} (${vmName}, ${takenAt}) is no point any more: who or what removed objects under sessions/? Put them back from the storage's versions, or see \`repository adopt-root\`; it goes in ${formatDuration(keptForSeconds)}`,
+      `ALARM    ${rootKey} (${vmName}, ${takenAt}) is no point any more: who or what removed objects under sessions/? Put them back from the storage's versions or a copy; it goes in ${formatDuration(keptForSeconds)}`,
     );
   }
   for (const name of report.missingPacks) lines.push(`MISSING  ${name}: a point needs it`);
