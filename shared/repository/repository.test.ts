@@ -122,6 +122,13 @@ describe("opening", () => {
     expect(await store.head("config")).toBeUndefined();
   });
 
+  test("without any key wrapping the passphrase is not what is wrong", async () => {
+    const store = createMemoryObjectStore();
+    await create(store);
+    for await (const { key } of store.list("keys/")) await store.remove([key]);
+    await failsWith("object.corrupt", open(store));
+  });
+
   test("a passphrase is the same however its accents were typed", async () => {
     const store = createMemoryObjectStore();
     await createRepository({ store, passphrase: "caf\u00e9", passphraseCost, ...parts });

@@ -72,6 +72,11 @@ export async function openKeys(access: KeyAccess, repositoryId: Uint8Array): Pro
       key: damaged.object,
     });
   }
+  if (objects.wrappings.length === 0) {
+    throw new Failure("object.corrupt", {
+      message: `${access.store.url} has no key wrapping left: bring its keys/ back from a copy; nothing opens without one of them`,
+    });
+  }
   throw new Failure("repository.key-wrong", {
     message: `the ${describe(unlock)} opens none of the key wrappings of ${access.store.url}`,
     cause: refusal,
