@@ -90,3 +90,11 @@ export function chooseProfile(seeded: Seeded): FaultProfile {
     skewMsMax: seeded.pick([0, 7_200_000, 2 * dayMs, 3650 * dayMs]) ?? 0,
   };
 }
+
+/** Nothing goes wrong by itself. */
+export const calmProfile: FaultProfile = {
+  rates: calm,
+  conditionalPut: true,
+  hoursBetweenOutages: 0,
+  skewMsMax: 0,
+};

@@ -1,11 +1,13 @@
 import { fork } from "node:child_process";
 import { availableParallelism } from "node:os";
 import { parseArgs } from "node:util";
+import { mutants } from "./mutants.ts";
 import { missedIn } from "./reachability.ts";
 import { runSeed, type SeedResult } from "./world.ts";
 
 /**
- * `npm run hunt`: many seeds over all cores. `--seed N --log` replays one. A seed that fails is printed with the end of its log; so is a fault or
+ * `npm run hunt`: many seeds over all cores. `--seed N --log` replays one. `--mutant N`: the protocol is broken by the Nth (from 0) of
+ * mutants.ts; the more seeds fail the better. A seed that fails is printed with the end of its log; so is a fault or
  * a way of recovery that no seed has met: then the hunt proves less than it seems to.
  */
 const { values } = parseArgs({
@@ -14,6 +16,7 @@ const { values } = parseArgs({
     from: { type: "string", default: "1" },
     operations: { type: "string", default: "60" },
     seed: { type: "string" },
+    mutant: { type: "string" },
     log: { type: "boolean", default: false },
     processes: { type: "string", default: String(availableParallelism()) },
     step: { type: "string", default: "1" },
@@ -23,13 +26,15 @@ const { values } = parseArgs({
 /** The ends of logs of so many failing seeds are printed. */
 const tailsShownMax = 3;
 const operations = Number(values.operations);
+const mutant = values.mutant === undefined ? undefined : mutants[Number(values.mutant)];
+const how = { operations, ...(mutant === undefined ? {} : { mutant }) };
 const print = (text: string): void => {
   process.stdout.write(`${text}\n`);
 };
 
 if (values.seed !== undefined) {
   const seed = Number(values.seed);
-  const result = await runSeed({ seed, operations, onLine: values.log ? print : undefined });
+  const result = await runSeed({ seed, ...how, onLine: values.log ? print : undefined });
   tell(result, !values.log);
   process.exitCode = result.failure === undefined ? 0 : 1;
 } else if (process.send !== undefined) {
@@ -43,8 +48,8 @@ async function work(): Promise<void> {
   const from = Number(values.from);
   const end = from + Number(values.seeds);
   for (let seed = from; seed < end; seed += Number(values.step)) {
-    const result = await runSeed({ seed, operations });
-    const again = seed % 100 === 0 ? await runSeed({ seed, operations }) : result;
+    const result = await runSeed({ seed, ...how });
+    const again = seed % 100 === 0 ? await runSeed({ seed, ...how }) : result;
     const isSame = again.logHash === result.logHash;
     const failure = isSame
       ? result.failure
@@ -84,6 +89,7 @@ async function hunt(): Promise<void> {
       const count = seeds - worker;
       const its = { from: from + worker, seeds: count, step, operations };
       const args = Object.entries(its).flatMap(([name, value]) => [`--${name}`, String(value)]);
+      if (values.mutant !== undefined) args.push("--mutant", values.mutant);
       const child = fork(new URL(import.meta.url), args);
       child.on("message", (message) => hear(message as SeedResult));
       return new Promise<void>((resolve, reject) => {

@@ -17,6 +17,8 @@ export type Process = {
   /** It may be told of what has long changed. */
   readonly hasSlept: () => boolean;
   readonly kill: () => void;
+  /** It hears nothing for this time. */
+  readonly doze: (lengthMs: number) => void;
   /** Runs this in the process, unless it is dead; later, when it sleeps. Answers whether it ran now. */
   readonly deliver: (what: string, run: () => void) => boolean;
   /** Resolves in the process after this time. */
@@ -100,6 +102,9 @@ export function createProcess(o: {
     isAlive: () => alive,
     hasSlept: () => asleepUntil > 0,
     kill,
+    doze: (lengthMs) => {
+      asleepUntil = Math.max(asleepUntil, scheduler.now() + lengthMs);
+    },
     deliver,
     pass,
     clock: {

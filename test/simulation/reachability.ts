@@ -41,13 +41,19 @@ export const wayNames = [
 
 /** Of a thousand seeds; smaller hunts are asked for less, and each way at least once in all of a thousand. */
 const faultsPerThousandSeeds = 100;
+/** Three in ten seeds have outages, and those about one in three histories of 60 operations. */
+const outagesPerThousandSeeds = 30;
 
 export function missedIn(counts: ReadonlyMap<string, number>, seeds: number): readonly string[] {
   const share = Math.min(1, seeds / 1000);
-  const faultsMin = Math.floor(faultsPerThousandSeeds * share);
+  const leastOf = (name: string): number =>
+    Math.floor(
+      share *
+        (name === "fault: outage of hours" ? outagesPerThousandSeeds : faultsPerThousandSeeds),
+    );
   const isFewSeeds = share < 0.2;
   return [
-    ...faultNames.filter((name) => (counts.get(name) ?? 0) < faultsMin),
+    ...faultNames.filter((name) => (counts.get(name) ?? 0) < leastOf(name)),
     ...wayNames.filter((name) => !isFewSeeds && (counts.get(name) ?? 0) === 0),
   ];
 }

@@ -1,14 +1,14 @@
 import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
-import { type Mutant, mutants } from "./mutants.ts";
+import { type Mutant, mutants, onlySlow } from "./mutants.ts";
 import { runSeed } from "./world.ts";
 
 /** `npm run hunt` runs thousands; these show on every change that nothing common is broken. */
-const seeds = 12;
+const seeds = 7;
 const operations = 60;
-const mutantSeedsMax = 60;
-/** Some ten seconds of work; a busy machine has other things to do. */
+const mutantSeedsMax = 12;
+/** Half a second of work for a seed; a busy machine has other things to do. */
 const timeout = 600_000;
 
 describe("simulation of the repository", () => {
@@ -31,7 +31,12 @@ describe("simulation of the repository", () => {
     expect(other.logHash).not.toBe(first.logHash);
   });
 
-  for (const mutant of mutants) {
+  test("nothing breaks when programs are slow where some mutants are", { timeout }, async () => {
+    const { failure } = await runSeed({ seed: onlySlow.seed, operations, mutant: onlySlow });
+    expect(failure?.message).toBe(undefined);
+  });
+
+  for (const mutant of mutants.filter(({ isRare }) => isRare !== true)) {
     test(`found: ${mutant.name}`, { timeout }, async () => {
       expect(await firstFound(mutant)).not.toBe(undefined);
     });

@@ -10,7 +10,7 @@ import { createChunkIndexLoader } from "../../mover/pipeline/chunk-index-loader.
 import { type Bucket, createBucket } from "./bucket.ts";
 import { type Counters, createCounters } from "./counters.ts";
 import { changeDisk, newDisk } from "./disks.ts";
-import { calm, chooseProfile, type FaultProfile, type FaultRates } from "./faults.ts";
+import { calm, calmProfile, chooseProfile, type FaultProfile, type FaultRates } from "./faults.ts";
 import { type BackupJob, createJobs, type Mover } from "./jobs.ts";
 import { createModel } from "./model.ts";
 import { createMonitor, type Monitor, Violation } from "./monitor.ts";
@@ -80,7 +80,8 @@ async function live(o: SeedOptions, scheduler: Scheduler, counters: Counters): P
   const seeded = createSeeded(o.seed, "world");
   const work = seeded.fork("work");
   const faults = seeded.fork("faults");
-  const profile: FaultProfile = chooseProfile(seeded.fork("profile"));
+  const profile: FaultProfile =
+    o.mutant?.isCalm === true ? calmProfile : chooseProfile(seeded.fork("profile"));
   const secrets = createSecrets(seeded.fork("secrets"));
   const model = createModel();
   let rates: FaultRates = profile.rates;
@@ -140,8 +141,8 @@ async function live(o: SeedOptions, scheduler: Scheduler, counters: Counters): P
     const retried = withRetries(store, { attemptsMax: 4 }, process.clock, process.random);
     const open = (its: ObjectStore): Repository =>
       openFor({ process, store: its, secrets, logger: silentLogger });
-    const repository = open(o.mutant?.writer?.(retried) ?? retried);
-    const collecting = (): Repository => open(o.mutant?.collector?.(retried) ?? retried);
+    const repository = open(o.mutant?.writer?.(retried, process) ?? retried);
+    const collecting = (): Repository => open(o.mutant?.collector?.(retried, process) ?? retried);
     const indexLoader = createChunkIndexLoader(repository, { logger: silentLogger });
     const mover: Mover = { process, host, repository, collecting, indexLoader };
     running.set(mover, 0);
