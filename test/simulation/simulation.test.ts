@@ -5,7 +5,7 @@ import { type Mutant, mutants, onlySlow } from "./mutants.ts";
 import { runSeed } from "./world.ts";
 
 /** `npm run hunt` runs thousands; these show on every change that nothing common is broken. */
-const seeds = 7;
+const seeds = 12;
 const operations = 60;
 const mutantSeedsMax = 12;
 /** Half a second of work for a seed; a busy machine has other things to do. */
