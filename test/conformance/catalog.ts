@@ -342,7 +342,7 @@ export function describeCatalog(harness: CatalogHarness): void {
         expect(await catalog.listExpired("r-expiring")).toEqual([noted]);
         expect(await catalog.listExpired("r-other")).toEqual([]);
         // A commit that is repeated late, or an import, lists it again.
-        const { description } = anInventoryItem("expiring");
+        const description = VmDescriptionItem.parse(anInventoryItem("expiring").description);
         await catalog.importPoint({ point, fence: 1, description });
         expect(await catalog.listExpired("r-expiring")).toEqual([]);
         await catalog.unlistPoints([point]);

@@ -5,6 +5,7 @@
 import { createInterface } from "node:readline";
 import { isFailure } from "@holdfast/shared/domain/failure";
 import { systemClock as clock } from "@holdfast/shared/ports/clock";
+import { silentLogger } from "@holdfast/shared/ports/logger";
 import { systemRandom as random } from "@holdfast/shared/ports/random";
 import { openRepository } from "@holdfast/shared/repository/repository";
 import { withSession } from "../../mover/hold-session.ts";
@@ -33,13 +34,7 @@ const reader = {
 };
 try {
   const held = { repository, clock, signal, kind: "backup", holder: "child", pins: [] } as const;
-  const logger = {
-    ...console,
-    debug: () => undefined,
-    info: () => undefined,
-    warn: () => undefined,
-  };
-  await withSession({ ...held, logger }, async (session) => {
+  await withSession({ ...held, logger: silentLogger }, async (session) => {
     const { recordKey } = await transfer(repository, reader, { session });
     await repository.writePoint(session, newPoint(recordKey, { pointId: "late" }));
   });
