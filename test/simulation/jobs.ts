@@ -53,8 +53,6 @@ export type BackupJob = {
 
 type Attempt = { readonly job: BackupJob; readonly fence: number; readonly recordKey: string };
 
-export type Jobs = ReturnType<typeof createJobs>;
-
 const diskKey = "vda";
 const logger: Logger = silentLogger;
 const never = new AbortController().signal;
