@@ -222,7 +222,13 @@ test("export reads the repository itself, with the profile's passphrase", async 
         bytesStored: 0,
         seconds: 1,
       };
-      return { pointId: "point-1", disk: "vda", output: "/x/web1.qcow2", summary } as never;
+      return {
+        pointId: "point-1",
+        disk: "vda",
+        output: "/x/web1.qcow2",
+        lost: [],
+        summary,
+      } as never;
     },
   };
   const run = await runCli(["export", "point-1", "--disk", "0", "-o", "/x/web1.qcow2"], {
