@@ -256,7 +256,9 @@ export function createJobs(o: {
       if (report.earlier.lists > 0) counters.count("way: collection continued by another");
       if (report.fenced.length > 0) counters.count("way: session fenced");
       if (report.fenced.some(({ adopted }) => adopted.length > 0)) counters.count("way: adopted");
-      if (report.index.rewritten > 0) counters.count("way: index rewritten");
+      if (report.index.rewritten + report.index.removed > 0) {
+        counters.count("way: index without what is removed");
+      }
       return report;
     },
 

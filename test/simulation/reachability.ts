@@ -28,7 +28,7 @@ export const wayNames = [
   "way: committed",
   "way: full",
   "way: incremental",
-  "way: index rewritten",
+  "way: index without what is removed",
   "way: index was stale",
   "way: job continued by another",
   "way: job given up",
@@ -41,16 +41,16 @@ export const wayNames = [
 
 /** Of a thousand seeds; smaller hunts are asked for less, and each way at least once in all of a thousand. */
 const faultsPerThousandSeeds = 100;
-/** Three in ten seeds have outages, and those about one in three histories of 60 operations. */
-const outagesPerThousandSeeds = 30;
+/** What is rarer by its rates: three in ten seeds have outages, and those about one in three histories of 60 operations; short answers 77 in 1000 seeds. */
+const rarePerThousandSeeds = new Map([
+  ["fault: outage of hours", 30],
+  ["fault: short answer", 50],
+]);
 
 export function missedIn(counts: ReadonlyMap<string, number>, seeds: number): readonly string[] {
   const share = Math.min(1, seeds / 1000);
   const leastOf = (name: string): number =>
-    Math.floor(
-      share *
-        (name === "fault: outage of hours" ? outagesPerThousandSeeds : faultsPerThousandSeeds),
-    );
+    Math.floor(share * (rarePerThousandSeeds.get(name) ?? faultsPerThousandSeeds));
   const isFewSeeds = share < 0.2;
   return [
     ...faultNames.filter((name) => (counts.get(name) ?? 0) < leastOf(name)),
